@@ -1,0 +1,22 @@
+"""minclip: build CLIP from nothing, train it, and measure every claim made for it.
+
+Read the package in this order: data/glyphs, data/painting, data/images, data/tasks, tokenizer, encoders,
+clip, loss, train, zeroshot, probe, pretrained. Imports point upwards only.
+"""
+
+from . import loss, train
+from .clip import CLIP, CLIPConfig
+from .data.images import preprocess
+from .errors import MinclipError
+from .loss import contrastive_loss
+from .pretrained import load, save
+from .probe import linear_probe
+from .tokenizer import CLIPTokenizer
+from .train import TrainConfig, fit
+from .zeroshot import retrieval, zero_shot_classifier
+
+__version__ = "0.1.0"
+__all__ = [
+    "CLIP", "CLIPConfig", "CLIPTokenizer", "MinclipError", "TrainConfig", "contrastive_loss", "fit", "linear_probe",
+    "load", "loss", "preprocess", "retrieval", "save", "train", "zero_shot_classifier",
+]  # fmt: skip

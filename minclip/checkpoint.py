@@ -1,0 +1,95 @@
+"""What a training run leaves on disk: one complete checkpoint, written atomically, and its metrics.
+
+A reader of the folder finds either the whole of the old checkpoint or the whole of the new one,
+whatever moment the process or the machine died at. Checkpoints hold tensors and plain data only and
+are read with `weights_only=True`, so that opening one never runs code.
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from .errors import MinclipError
+
+CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write(file)` fill a neighbour of `path`, then rename it into place.
+
+    Raises MinclipError, with `path` as it was before and nothing half-written beside it, when the
+    folder cannot be written or the disk is full.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before the name points at it
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        partial.unlink(missing_ok=True)
+        raise MinclipError(
+            f"Could not write {path}: {error}. What was there before is untouched; "
+            "free some space, or name a folder you may write to."
+        ) from error
+
+
+def write_checkpoint(folder: Path, checkpoint: dict) -> None:
+    """Tensors and plain data -> `folder`/checkpoint.pt, with the random states of this moment."""
+    random_states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random_states["cuda"] = torch.cuda.get_rng_state_all()
+    write_atomically(folder / CHECKPOINT, lambda file: torch.save(checkpoint | {"random_states": random_states}, file))
+
+
+def read_checkpoint(folder: Path) -> dict:
+    """What `write_checkpoint` was given. Raises MinclipError where there is none, or it is damaged."""
+    path = folder / CHECKPOINT
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MinclipError(f"There is no checkpoint {path}; name the folder of a run that saved one.") from None
+    except pickle.UnpicklingError as error:
+        raise MinclipError(
+            f"{path} holds pickled objects besides tensors, or is not a checkpoint at all; opening it could run "
+            "somebody's code, so minclip does not. Use a file that minclip wrote, or safetensors."
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise MinclipError(
+            f"{path} is damaged (truncated by a full disk or a broken copy?): {str(error).splitlines()[0]} "
+            "Delete it and train again, or restore a copy."
+        ) from error
+
+
+def restore_random_states(states: dict) -> None:
+    """Put torch's random generators back where `write_checkpoint` found them."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def append_metrics(folder: Path, record: dict) -> None:
+    """One more line of metrics.jsonl."""
+    with open(folder / METRICS, "a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def rewind_metrics(folder: Path, step: int) -> list[dict]:
+    """The records up to `step`; later ones, of steps that died before their checkpoint, are dropped."""
+    path, records = folder / METRICS, []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:  # the line that was being written when the process died
+            continue
+    records = [record for record in records if record["step"] <= step]
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    write_atomically(path, lambda file: file.write(text.encode()))
+    return records

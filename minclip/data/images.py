@@ -1,0 +1,110 @@
+"""Pictures in any form become what an image encoder reads.
+
+OpenAI's transform (its `clip.load`, and the paper's "random square crop" at test time): resize the
+shorter side bicubically, crop the centre, scale to [0, 1], subtract the mean and divide by the
+deviation of WebImageText. A model trained here uses the same constants, so that any picture suits
+any model.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageOps
+
+from ..errors import MinclipError
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalize(images: torch.Tensor) -> torch.Tensor:
+    """uint8 in [0, 255] or float in [0, 1], (B, 3, H, W) -> float, zero mean and unit deviation."""
+    if images.dtype == torch.uint8:
+        images = images.float() / 255
+    mean = images.new_tensor(MEAN).view(3, 1, 1)
+    std = images.new_tensor(STD).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL picture as upright RGB: EXIF turned, transparency laid on white, 16 bits to 8."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # PIL clips 16-bit grey to 255; we scale it
+        pixels = np.asarray(image, dtype=np.float32)
+        largest = 65535.0 if pixels.max() > 255 else 255.0
+        image = Image.fromarray((pixels.clip(0, largest) * (255 / largest)).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def resize_and_crop(image: Image.Image, resolution: int) -> np.ndarray:
+    """PIL picture -> (resolution, resolution, 3) uint8: shorter side resized, centre cropped."""
+    image = to_rgb(image)
+    width, height = image.size
+    scale = resolution / min(width, height)
+    if max(width, height) > 64 * min(width, height):  # a thread would resize to a gigantic strip
+        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+    size = (resolution, int(height * scale)) if width <= height else (int(width * scale), resolution)
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - resolution) // 2, (size[1] - resolution) // 2
+    return np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+
+
+def preprocess(images: "Image.Image | np.ndarray | torch.Tensor | Sequence", config) -> torch.Tensor:
+    """Pictures -> model input, (B, 3, R, R) float with R = `config.image_resolution`.
+
+    `images` is one PIL picture or a list of them (any mode, size or orientation); or uint8 arrays,
+    (H, W), (H, W, 3) or (B, H, W, 3); or a float tensor (B, 3, H, W) in [0, 1].
+
+    Raises MinclipError for another shape or type, an empty list, values outside [0, 1], or NaN.
+    """
+    resolution = config.image_resolution
+    if isinstance(images, torch.Tensor):
+        return normalize(_checked(images, resolution))
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        images = list(images)
+    if isinstance(images, Image.Image | np.ndarray):
+        images = [images]
+    if not images:
+        raise MinclipError("preprocess got an empty list of pictures; give it at least one.")
+    rows = np.stack([resize_and_crop(_to_pil(image, i), resolution) for i, image in enumerate(images)])
+    return normalize(rearrange(torch.from_numpy(rows), "b h w c -> b c h w"))
+
+
+def _to_pil(image, position: int) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise MinclipError(
+            f"Picture {position} is an array of {array.dtype} with shape {array.shape}; expected uint8 "
+            "with shape (H, W) or (H, W, 3). Scale floats to 0-255 and call .astype('uint8')."
+        )
+    return Image.fromarray(array)
+
+
+def _checked(images: torch.Tensor, resolution: int) -> torch.Tensor:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise MinclipError(f"Pictures have shape {tuple(images.shape)}; expected (B, 3, H, W).")
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point():
+            raise MinclipError(f"Pictures are {images.dtype}; expected uint8, or floats in [0, 1].")
+        if not torch.isfinite(images).all():
+            bad = (~torch.isfinite(images)).flatten(1).any(1).nonzero().flatten().tolist()
+            raise MinclipError(f"NaN or infinite pixels in picture(s) {bad[:5]} of {len(images)}; mend or drop them.")
+        if images.numel() and (images.min() < 0 or images.max() > 1):
+            raise MinclipError(
+                f"Float pixels run from {images.min():.3g} to {images.max():.3g}; expected [0, 1]. "
+                "Divide by 255, or pass the pictures before normalisation."
+            )
+    if images.shape[2:] != (resolution, resolution):
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        images = torch.nn.functional.interpolate(
+            images, size=(resolution, resolution), mode="bicubic", antialias=True
+        ).clamp(0, 1)
+    return images

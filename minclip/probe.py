@@ -1,0 +1,106 @@
+"""Linear probes by the paper's protocol (section 3.2, appendix A.3). Notebook 07.
+
+Freeze the encoder, take its features before the projection, fit a logistic regression by L-BFGS for
+at most 1,000 iterations, choose the penalty on validation data, refit on training and validation
+together. What a probe reads, the features already held.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+from .errors import MinclipError
+from .zeroshot import CHUNK, evaluating
+
+# The paper searches 96 values of lambda, log-spaced over twelve decades, by a parametric binary
+# search: first 1e-6, 1e-4, ..., 1e6, then halving the distance around the best, to 8 steps a decade.
+PENALTIES = np.logspace(-6, 6, 97)
+COARSE_STRIDE = 16
+
+
+@dataclass
+class ProbeResult:
+    """accuracy on the test data in [0, 1]; the chosen penalty lambda; the fitted regression."""
+
+    accuracy: float
+    penalty: float
+    regression: LogisticRegression
+
+
+def linear_probe(
+    train_features, train_labels, test_features, test_labels, validation_share: float = 0.2, seed: int = 0
+) -> ProbeResult:
+    """Fit on (N, D) features with (N,) labels, report on the test pair. Arrays or tensors.
+
+    Validation data are `validation_share` of the training data, drawn by class where each class has
+    enough; with too few pictures to set any aside, the middle penalty of the range is used.
+
+    Raises MinclipError for fewer than two classes, lengths that differ, or features not finite.
+    """
+    train_features, train_labels = _checked(train_features, train_labels, "training")
+    test_features, test_labels = _checked(test_features, test_labels, "test")
+    classes, counts = np.unique(train_labels, return_counts=True)
+    if len(classes) < 2:
+        raise MinclipError(f"The training labels hold {len(classes)} class; a probe needs at least two.")
+
+    # Features of unit deviation make one range of penalties fit every encoder.
+    mean, deviation = train_features.mean(0), train_features.std() + 1e-12
+    train_features, test_features = (train_features - mean) / deviation, (test_features - mean) / deviation
+    penalty = PENALTIES[len(PENALTIES) // 2]
+    if counts.min() >= 2 and len(train_labels) * validation_share >= len(classes):
+        fit_on, held_out = train_test_split(
+            np.arange(len(train_labels)), test_size=validation_share, stratify=train_labels, random_state=seed
+        )
+        penalty = choose_penalty(
+            train_features[fit_on], train_labels[fit_on], train_features[held_out], train_labels[held_out]
+        )
+    regression = fit_regression(train_features, train_labels, penalty)
+    return ProbeResult(regression.score(test_features, test_labels), float(penalty), regression)
+
+
+def choose_penalty(train_features, train_labels, validation_features, validation_labels) -> float:
+    """The lambda of PENALTIES with the best validation accuracy, by the paper's narrowing search."""
+    scores: dict[int, float] = {}
+
+    def score(place: int) -> float:
+        if place not in scores:
+            regression = fit_regression(train_features, train_labels, PENALTIES[place])
+            scores[place] = regression.score(validation_features, validation_labels)
+        return scores[place]
+
+    stride = COARSE_STRIDE
+    best = max(range(0, len(PENALTIES), stride), key=score)
+    while stride > 1:
+        stride //= 2
+        near = [p for p in (best - stride, best, best + stride) if 0 <= p < len(PENALTIES)]
+        best = max(near, key=score)
+    return PENALTIES[best]
+
+
+def fit_regression(features, labels, penalty: float) -> LogisticRegression:
+    """Logistic regression under an L2 penalty lambda on the mean loss (scikit-learn's C = 1 / (lambda N))."""
+    return LogisticRegression(C=1 / (penalty * len(labels)), solver="lbfgs", max_iter=1000).fit(features, labels)
+
+
+@torch.no_grad()
+def probe_features(model, images: torch.Tensor) -> np.ndarray:
+    """(B, 3, R, R) from `preprocess` -> (B, D) what probes read: before the projection, not normalised."""
+    device = model.logit_scale.device
+    with evaluating(model):
+        return torch.cat(
+            [model.visual.features(chunk.to(device)).float().cpu() for chunk in images.split(CHUNK)]
+        ).numpy()
+
+
+def _checked(features, labels, which: str) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = (np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x) for x in (features, labels))
+    if features.ndim != 2 or len(features) != len(labels) or len(labels) == 0:
+        raise MinclipError(
+            f"The {which} features have shape {features.shape} for {len(labels)} labels; expected (N, D) and N > 0."
+        )
+    if not np.isfinite(features).all():
+        raise MinclipError(f"The {which} features hold NaN or infinity; look at the model that made them.")
+    return features.astype(np.float64), labels

@@ -1,0 +1,241 @@
+"""The training loop (paper, section 2.5): AdamW, warm-up and cosine, and nothing lost.
+
+`fit` trains a CLIP on a stream of pairs. With a run folder it leaves checkpoints that are complete
+(weights, optimiser, place in the data, random states) and atomic, so that a run killed at any moment
+goes on to the same bits. Notebook 05.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from tqdm import tqdm
+
+from .checkpoint import (
+    CHECKPOINT,
+    append_metrics,
+    read_checkpoint,
+    restore_random_states,
+    rewind_metrics,
+    write_checkpoint,
+)
+from .clip import CLIP
+from .data.images import normalize
+from .errors import MinclipError
+from .loss import contrastive_loss
+from .tokenizer import CLIPTokenizer
+
+
+class Pairs(Protocol):
+    """A stream of captioned pictures in an order that (seed, place in the stream) fixes."""
+
+    def batches(self, batch_size: int, seed: int, start: int) -> Iterator[tuple[torch.Tensor, list[str]]]:
+        """Yield (images (B, 3, R, R), uint8 or float in [0, 1]; B captions) from picture `start` on."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The optimiser's defaults are the paper's for Vision Transformers (Table 19), but
+    for the learning rate, which a small model on a short run wants higher."""
+
+    images_seen: int = 150_000  # pictures in all; rounded down to whole batches
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    warmup: float = 0.05  # share of the steps over which the learning rate climbs
+    clip_grad: float = 1.0  # longest gradient, as a norm over all parameters
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False  # torch.compile; pays on long GPU runs, not on a laptop's minute
+    checkpoint_every: int = 200  # steps
+    log_every: int = 10  # steps
+
+    def __post_init__(self):
+        if self.batch_size < 2:
+            raise MinclipError(f"batch_size is {self.batch_size}; a contrast needs at least 2 pairs.")
+        if self.steps < 1:
+            raise MinclipError(f"images_seen {self.images_seen} is less than one batch of {self.batch_size}.")
+        if not 0 <= self.warmup < 1:
+            raise MinclipError(f"warmup is {self.warmup}; give the share of steps, at least 0 and below 1.")
+
+    @property
+    def steps(self) -> int:
+        return self.images_seen // self.batch_size
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to zero; `step` counts from 0."""
+    warmup = int(config.steps * config.warmup)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with decay on matrices alone: not on gains, biases or the temperature (section 2.5)."""
+    decay = [p for p in model.parameters() if p.ndim >= 2]
+    no_decay = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": no_decay, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+
+
+def fit(
+    model: CLIP,
+    tokenizer: CLIPTokenizer,
+    pairs: Pairs,
+    config: TrainConfig = TrainConfig(),
+    run: str | Path | None = None,
+    resume: bool = False,
+    on_log: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Train `model` in place, on its own device; returns one record a logged step.
+
+    run: folder for `checkpoint.pt` and `metrics.jsonl`; None keeps nothing
+    resume: go on from the run's checkpoint, to the same bits as an unbroken run on this machine
+    on_log: called with each record: step, images_seen, loss, logit_scale, lr, seconds
+
+    Raises MinclipError when the loss stops being finite, when the run folder cannot be written, or
+    holds the checkpoint of another model or configuration; KeyboardInterrupt, once the step is done
+    and saved, on Ctrl-C.
+    """
+    device = model.logit_scale.device
+    folder = Path(run) if run is not None else None
+    optimizer = make_optimizer(model, config)
+    step, records = resume_from(folder, model, optimizer, config) if resume else (0, [])
+    if folder is not None and not resume:
+        rewind_metrics(folder, step=0)  # an earlier run's records are not this one's
+    forward = torch.compile(model) if config.compile else model
+    stream = pairs.batches(config.batch_size, config.seed, step * config.batch_size)
+    began = time.perf_counter() - (records[-1]["seconds"] if records else 0.0)
+
+    def save() -> None:
+        if folder is not None:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            about = {"model_config": asdict(model.config), "train_config": asdict(config)}
+            write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json()})
+
+    model.train()
+    with progress_bar(step, config) as progress, catch_interrupts() as interrupts:
+        while step < config.steps:
+            images, captions = next(stream)
+            tokens = tokenizer(captions)
+            set_learning_rate(optimizer, learning_rate(step, config))
+            loss = train_step(forward, model, optimizer, images.to(device), tokens.to(device), config)
+            step += 1
+            progress.update(config.batch_size)
+
+            stopping = step == config.steps or bool(interrupts)
+            saving = step % config.checkpoint_every == 0 or stopping
+            if step % config.log_every == 0 or saving:  # reading the loss waits for the device: not each step
+                record = {
+                    "step": step, "images_seen": step * config.batch_size, "loss": loss.item(),
+                    "logit_scale": model.logit_scale.exp().item(), "lr": learning_rate(step - 1, config),
+                    "seconds": time.perf_counter() - began,
+                }  # fmt: skip
+                check_finite(record, folder)
+                records.append(record)
+                progress.set_postfix(loss=f"{record['loss']:.3f}", scale=f"{record['logit_scale']:.0f}")
+                if folder is not None:
+                    append_metrics(folder, record)
+                if on_log is not None:
+                    on_log(record)
+            if saving:
+                save()
+            if interrupts:
+                where = f"Saved in {folder}; add --resume to go on" if folder else "No run folder, so nothing was saved"
+                raise KeyboardInterrupt(f"Stopped after step {step} of {config.steps}. {where}.")
+    return records
+
+
+def train_step(forward, model: CLIP, optimizer, images, tokens, config: TrainConfig) -> torch.Tensor:
+    """One step of the optimiser on one batch; returns the loss, still on the device."""
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+        loss = contrastive_loss(*forward(normalize(images), tokens))
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+    optimizer.step()
+    model.clamp_logit_scale()
+    return loss.detach()
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def resume_from(folder: Path | None, model: CLIP, optimizer, config: TrainConfig) -> tuple[int, list[dict]]:
+    """Put model, optimiser and random states back; returns the step reached and the records so far.
+
+    Raises MinclipError where there is no checkpoint, or it belongs to another model or configuration.
+    """
+    if folder is None:
+        raise MinclipError("To resume, name the run folder (run=...) that holds the checkpoint.")
+    checkpoint = read_checkpoint(folder)
+    for what, saved, asked in (
+        ("model", checkpoint["model_config"], asdict(model.config)),
+        ("training", checkpoint["train_config"], asdict(config)),
+    ):
+        differing = [key for key in asked if saved.get(key) != asked[key]]
+        if differing:
+            changes = ", ".join(f"{key} {saved.get(key)!r} there, {asked[key]!r} here" for key in differing)
+            raise MinclipError(
+                f"The checkpoint in {folder} was made with another {what} configuration ({changes}). "
+                "Resume with the same one, or start anew in another folder."
+            )
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    restore_random_states(checkpoint["random_states"])
+    return checkpoint["step"], rewind_metrics(folder, checkpoint["step"])
+
+
+def check_finite(record: dict, folder: Path | None) -> None:
+    """Raises MinclipError, before anything is overwritten, when the loss is NaN or infinite."""
+    if not math.isfinite(record["loss"]):
+        saved = folder is not None and (folder / CHECKPOINT).exists()
+        good = f"The last good checkpoint is {folder / CHECKPOINT}." if saved else "No checkpoint had been saved."
+        raise MinclipError(
+            f"The loss became {record['loss']} by step {record['step']} ({record['images_seen']:,} pictures). {good} "
+            "Lower the learning rate, lengthen the warm-up, or look for broken pictures."
+        )
+
+
+def progress_bar(step: int, config: TrainConfig) -> tqdm:
+    """Pictures seen, pictures a second, time left; silent where TQDM_DISABLE is set."""
+    return tqdm(
+        total=config.steps * config.batch_size, initial=step * config.batch_size,
+        desc="training", unit=" pictures", unit_scale=True, dynamic_ncols=True,
+    )  # fmt: skip
+
+
+@contextmanager
+def catch_interrupts() -> Iterator[list]:
+    """Collect Ctrl-C instead of dying in the middle of a step; a second one is not caught."""
+    interrupts: list = []
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield interrupts
+        return
+
+    def note(number, frame):
+        interrupts.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
