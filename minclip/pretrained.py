@@ -30,7 +30,7 @@ def save(model: CLIP, tokenizer: CLIPTokenizer, folder: str | Path) -> None:
         "tokenizer.json": tokenizer.to_json().encode(),
     }
     for name, content in files.items():
-        write_atomically(folder / name, lambda file: file.write(content))
+        write_atomically(folder / name, lambda file, content=content: file.write(content))
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> tuple[CLIP, CLIPTokenizer]:
