@@ -42,11 +42,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def write_checkpoint(folder: Path, checkpoint: dict) -> None:
-    """Tensors and plain data -> `folder`/checkpoint.pt, with the random states of this moment."""
-    random_states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random_states["cuda"] = torch.cuda.get_rng_state_all()
-    write_atomically(folder / CHECKPOINT, lambda file: torch.save(checkpoint | {"random_states": random_states}, file))
+    """Tensors and plain data -> `folder`/checkpoint.pt."""
+    write_atomically(folder / CHECKPOINT, lambda file: torch.save(checkpoint, file))
 
 
 def read_checkpoint(folder: Path) -> dict:
@@ -68,11 +65,19 @@ def read_checkpoint(folder: Path) -> dict:
         ) from error
 
 
-def restore_random_states(states: dict) -> None:
-    """Put torch's random generators back where `write_checkpoint` found them."""
+def random_states() -> dict[str, torch.Tensor]:
+    """Where torch's random generators stand, the CPU's and the current GPU's."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back where `random_states` found them."""
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def append_metrics(folder: Path, record: dict) -> None:

@@ -2,7 +2,9 @@
 
 `fit` trains a CLIP on a stream of pairs. With a run folder it leaves checkpoints that are complete
 (weights, optimiser, place in the data, random states) and atomic, so that a run killed at any moment
-goes on to the same bits. Notebook 05.
+goes on to the same bits. Notebook 05. `backward_in_chunks` takes a batch that does not fit at once
+through it in parts, with the same gradients; under torchrun several processes share each batch.
+Notebook 12.
 """
 
 import math
@@ -10,17 +12,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from . import distributed
 from .checkpoint import (
     CHECKPOINT,
     append_metrics,
+    random_states,
     read_checkpoint,
     restore_random_states,
     rewind_metrics,
@@ -29,7 +34,7 @@ from .checkpoint import (
 from .clip import CLIP
 from .data.images import normalize
 from .errors import MinclipError
-from .loss import contrastive_loss
+from .loss import distributed_contrastive_loss
 from .tokenizer import CLIPTokenizer
 
 
@@ -46,7 +51,8 @@ class TrainConfig:
     for the learning rate, which a small model on a short run wants higher."""
 
     images_seen: int = 150_000  # pictures in all; rounded down to whole batches
-    batch_size: int = 128
+    batch_size: int = 128  # pairs contrasted with each other in a step, over all processes
+    chunk: int | None = None  # pairs a process embeds at a time; None: all. Saves memory, costs a forward pass
     lr: float = 1e-3
     weight_decay: float = 0.2
     beta1: float = 0.9
@@ -63,6 +69,8 @@ class TrainConfig:
     def __post_init__(self):
         if self.batch_size < 2:
             raise MinclipError(f"batch_size is {self.batch_size}; a contrast needs at least 2 pairs.")
+        if self.chunk is not None and self.chunk < 1:
+            raise MinclipError(f"chunk is {self.chunk}; give the pairs to embed at a time, at least 1, or none.")
         if self.steps < 1:
             raise MinclipError(f"images_seen {self.images_seen} is less than one batch of {self.batch_size}.")
         if not 0 <= self.warmup < 1:
@@ -108,69 +116,163 @@ def fit(
     resume: go on from the run's checkpoint, to the same bits as an unbroken run on this machine
     on_log: called with each record: step, images_seen, loss, logit_scale, lr, seconds
 
+    Within `distributed.joined` each process trains on its share of each batch, to the weights that one
+    process would reach; the first one alone writes, logs and shows progress.
+
     Raises MinclipError when the loss stops being finite, when the run folder cannot be written, or
-    holds the checkpoint of another model or configuration; KeyboardInterrupt, once the step is done
-    and saved, on Ctrl-C.
+    holds the checkpoint of another model or configuration, or when another process is lost;
+    KeyboardInterrupt, once the step is done and saved, on Ctrl-C.
     """
     device = model.logit_scale.device
     folder = Path(run) if run is not None else None
+    first = distributed.rank() == 0
+    distributed.share(config.batch_size)  # complain before any work is done
     optimizer = make_optimizer(model, config)
     step, records = resume_from(folder, model, optimizer, config) if resume else (0, [])
-    if folder is not None and not resume:
+    if folder is not None and first and not resume:
         rewind_metrics(folder, step=0)  # an earlier run's records are not this one's
-    forward = torch.compile(model) if config.compile else model
-    stream = pairs.batches(config.batch_size, config.seed, step * config.batch_size)
+    forward = prepare(model, config)
+    stream = own_batches(pairs, config, step)
     began = time.perf_counter() - (records[-1]["seconds"] if records else 0.0)
 
     def save() -> None:
-        if folder is not None:
+        states = {kind: distributed.gather(state) for kind, state in random_states().items()}  # of every process
+        if folder is not None and first:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             about = {"model_config": asdict(model.config), "train_config": asdict(config)}
-            write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json()})
+            write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json(), "random_states": states})
 
     model.train()
-    with progress_bar(step, config) as progress, catch_interrupts() as interrupts:
+    stands = f"The last checkpoint in {folder} stands; --resume goes on from it." if folder else "Nothing was saved."
+    with progress_bar(step, config) as progress, catch_interrupts() as interrupts, distributed.mourning(stands):
         while step < config.steps:
             images, captions = next(stream)
             tokens = tokenizer(captions)
             set_learning_rate(optimizer, learning_rate(step, config))
-            loss = train_step(forward, model, optimizer, images.to(device), tokens.to(device), config)
+            images, tokens = (side.to(device, non_blocking=True) for side in (images, tokens))
+            loss = train_step(forward, model, optimizer, images, tokens, config)
             step += 1
             progress.update(config.batch_size)
 
-            stopping = step == config.steps or bool(interrupts)
-            saving = step % config.checkpoint_every == 0 or stopping
+            interrupted = distributed.any_of_us(bool(interrupts))
+            saving = step % config.checkpoint_every == 0 or step == config.steps or interrupted
             if step % config.log_every == 0 or saving:  # reading the loss waits for the device: not each step
                 record = {
-                    "step": step, "images_seen": step * config.batch_size, "loss": loss.item(),
+                    "step": step, "images_seen": step * config.batch_size, "loss": distributed.mean(loss).item(),
                     "logit_scale": model.logit_scale.exp().item(), "lr": learning_rate(step - 1, config),
                     "seconds": time.perf_counter() - began,
                 }  # fmt: skip
                 check_finite(record, folder)
                 records.append(record)
                 progress.set_postfix(loss=f"{record['loss']:.3f}", scale=f"{record['logit_scale']:.0f}")
-                if folder is not None:
+                if folder is not None and first:
                     append_metrics(folder, record)
-                if on_log is not None:
+                if on_log is not None and first:
                     on_log(record)
             if saving:
                 save()
-            if interrupts:
+            if interrupted:
                 where = f"Saved in {folder}; add --resume to go on" if folder else "No run folder, so nothing was saved"
                 raise KeyboardInterrupt(f"Stopped after step {step} of {config.steps}. {where}.")
     return records
 
 
+class Encoder(torch.nn.Module):
+    """Pictures as they come -> features, in the run's precision: all that a step computes before the
+    loss, as one module for torch.compile and DistributedDataParallel to wrap."""
+
+    def __init__(self, model: CLIP, precision: str):
+        super().__init__()
+        self.model, self.precision = model, precision
+
+    def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.model(normalize(images), tokens)
+
+
+def prepare(model: CLIP, config: TrainConfig) -> torch.nn.Module:
+    """What `train_step` calls: the model with its precision, compiled if asked, one of several if we are."""
+    forward = Encoder(model, config.precision)
+    if config.compile:
+        forward.compile()
+    return DistributedDataParallel(forward) if distributed.world_size() > 1 else forward
+
+
+def own_batches(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[tuple[torch.Tensor, list[str]]]:
+    """This process's share of each batch, from `step` on: alone, the stream itself."""
+    share = distributed.share(config.batch_size)
+    if share == config.batch_size:
+        yield from pairs.batches(config.batch_size, config.seed, step * config.batch_size)
+    while True:  # the others' shares lie between: ask for each place anew, so that nobody paints them in vain
+        place = step * config.batch_size + distributed.rank() * share
+        yield next(iter(pairs.batches(share, config.seed, place)))
+        step += 1
+
+
 def train_step(forward, model: CLIP, optimizer, images, tokens, config: TrainConfig) -> torch.Tensor:
-    """One step of the optimiser on one batch; returns the loss, still on the device."""
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-        loss = contrastive_loss(*forward(normalize(images), tokens))
+    """One step of the optimiser on one batch; `forward` is what `prepare` made of the model.
+
+    Returns the loss (of this process's pairs, if there are several), still on the device.
+    """
     optimizer.zero_grad()
-    loss.backward()
+    if config.chunk is None or config.chunk >= len(images):
+        loss = distributed_contrastive_loss(*forward(images, tokens))
+        loss.backward()
+    else:
+        loss = backward_in_chunks(forward, images, tokens, config.chunk)
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
     optimizer.step()
     model.clamp_logit_scale()
     return loss.detach()
+
+
+def backward_in_chunks(
+    model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tensor, chunk: int = 256
+) -> torch.Tensor:
+    """The whole batch's gradients, added to every `.grad`, with the graph of one chunk in memory at a
+    time (gradient caching, Gao et al. 2021). Returns the loss, without a graph.
+
+    model: called with (B, 3, R, R) and (B, L); returns two (B, E) and the logit scale, as CLIP does
+    chunk: pairs embedded at a time
+
+    Embeddings depend on the parameters, and the loss on the parameters only through the embeddings: so
+    the chain rule may be cut there. Exact for any chunking, dropout included, as long as a picture's
+    embedding does not depend on its neighbours. BatchNorm's does: a ResNet's chunks are each normalised
+    by their own statistics, which is another function than the whole batch at once, and its running
+    averages move twice, in steps 1 and 3. What comes out is the exact gradient of that other function.
+    """
+    if chunk < 1:
+        raise MinclipError(f"chunk is {chunk}; give the pairs to embed at a time, at least 1.")
+    chunks = list(zip(images.split(chunk), tokens.split(chunk)))
+
+    # 1. Embed all chunks without a graph, and remember the random numbers each one was about to draw.
+    random, features = [], []
+    with torch.no_grad():
+        for some_images, some_tokens in chunks:
+            random.append(random_states())
+            features.append(model(some_images, some_tokens))
+
+    # 2. The loss, as a function of the embeddings and the scale alone, and its gradients.
+    image_features, text_features, scales = zip(*features)
+    inputs = [t.requires_grad_() for t in (torch.cat(image_features), torch.cat(text_features), scales[0])]
+    loss = distributed_contrastive_loss(*inputs)
+    image_gradients, text_gradients, scale_gradient = torch.autograd.grad(loss, inputs)
+
+    gradients = list(zip(image_gradients.split(chunk), text_gradients.split(chunk)))
+    for place, pairs in enumerate(chunks):
+        with averaging(model, now=place == len(chunks) - 1):
+            # 3. Replay a chunk, now with a graph, and with the same random numbers.
+            restore_random_states(random[place])
+            outputs = model(*pairs)
+            # 4. From its embeddings' gradients on, backwards. Each chunk carries its part of the scale's:
+            #    the whole of it every time would come out too large by the number of chunks.
+            torch.autograd.backward(outputs, [*gradients[place], scale_gradient / len(chunks)])
+    return loss.detach()
+
+
+def averaging(model: torch.nn.Module, now: bool) -> AbstractContextManager:
+    """Within, and unless `now`: gradients pile up here and are not yet averaged over the processes."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not now else nullcontext()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -199,8 +301,10 @@ def resume_from(folder: Path | None, model: CLIP, optimizer, config: TrainConfig
             )
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
-    restore_random_states(checkpoint["random_states"])
-    return checkpoint["step"], rewind_metrics(folder, checkpoint["step"])
+    every = checkpoint["random_states"]  # one row a process; if there are more of us now, some share
+    restore_random_states({kind: rows[distributed.rank() % len(rows)] for kind, rows in every.items()})
+    first = distributed.rank() == 0
+    return checkpoint["step"], rewind_metrics(folder, checkpoint["step"]) if first else []
 
 
 def check_finite(record: dict, folder: Path | None) -> None:
@@ -218,7 +322,7 @@ def progress_bar(step: int, config: TrainConfig) -> tqdm:
     """Pictures seen, pictures a second, time left; silent where TQDM_DISABLE is set."""
     return tqdm(
         total=config.steps * config.batch_size, initial=step * config.batch_size,
-        desc="training", unit=" pictures", unit_scale=True, dynamic_ncols=True,
+        desc="training", unit=" pictures", unit_scale=True, dynamic_ncols=True, disable=True if distributed.rank() else None,
     )  # fmt: skip
 
 

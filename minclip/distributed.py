@@ -1,0 +1,109 @@
+"""Several processes, one batch: who am I, which pictures are mine, and what to say when one of us is lost.
+
+`torchrun --nproc-per-node N -m minclip pretrain ...` starts N processes that hold the same weights. Each
+embeds its share of every batch; `loss.distributed_contrastive_loss` contrasts it with everybody's, and
+DistributedDataParallel averages the gradients, so that N processes take the step that one would take on
+the whole batch. Everything here does the obvious thing in a process that is alone. Notebook 12.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from .errors import MinclipError
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0. Process 0 alone writes files and shows progress."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@contextmanager
+def joined(device: str | torch.device = "cpu") -> Iterator[torch.device]:
+    """Join the processes that torchrun started, if it did; yields the device that is this process's own.
+
+    Processes talk through NCCL between GPUs and through gloo between CPUs.
+    """
+    device = torch.device(device)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def share(batch_size: int) -> int:
+    """How many of a batch's pictures each process takes. Raises MinclipError if they do not divide."""
+    if batch_size % world_size():
+        raise MinclipError(
+            f"batch_size {batch_size} cannot be shared out evenly among {world_size()} processes; give a multiple."
+        )
+    return batch_size // world_size()
+
+
+def mean(value: torch.Tensor) -> torch.Tensor:
+    """The mean over the processes of a tensor that each of them holds."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value / world_size()
+
+
+def any_of_us(condition: bool) -> bool:
+    """True in every process if the condition holds in any."""
+    if world_size() == 1:
+        return condition
+    flag = torch.tensor(float(condition))
+    dist.all_reduce(flag, dist.ReduceOp.MAX)  # between the CPUs: no GPU waits for it
+    return bool(flag)
+
+
+def gather(rows: torch.Tensor) -> torch.Tensor:
+    """(...) in each process -> (W, ...) in all of them, in order of rank; no gradient."""
+    if world_size() == 1:
+        return rows.unsqueeze(0)
+    gathered = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.stack(gathered)
+
+
+@contextmanager
+def mourning(consequence: str) -> Iterator[None]:
+    """Turn the loss of another process into a MinclipError that ends with `consequence`.
+
+    A survivor learns of it in one of two ways: a collective fails because the connection is gone, or
+    torchrun, which saw the process die, tells the rest to terminate.
+    """
+    if world_size() == 1:
+        yield
+        return
+
+    def lost(number=None, frame=None):
+        raise MinclipError(f"Process {rank()} of {world_size()} stops: another one was lost or told to. {consequence}")
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # signals reach it alone
+    before = signal.signal(signal.SIGTERM, lost) if in_main_thread else None
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "onnection" in str(error) or "gloo" in str(error):
+            lost()
+        raise
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
