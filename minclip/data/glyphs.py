@@ -216,6 +216,8 @@ def read_faces(path: Path) -> list[tuple[Face, list[int]]]:
         family = names.getBestFamilyName() or path.stem
         bold = "OS/2" in font and font["OS/2"].usWeightClass >= 600 or bool(font["head"].macStyle & 1)
         italic = bool(font["post"].italicAngle) or bool(font["head"].macStyle & 2)
+        # TeX's fonts call themselves regular and upright, all of them; their file names know better.
+        bold, italic = bold or path.stem == "cmb10", italic or path.stem == "cmti10"
         full_name = names.getBestFullName() or path.stem
         strike = font["CBLC"].strikes[0].bitmapSizeTable.ppemY if "CBLC" in font else 0
         face = Face(str(path), index, typeface_name(family), "bold" if bold else "regular",
