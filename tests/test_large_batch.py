@@ -166,10 +166,10 @@ def test_training_in_chunks_is_training(precision):
     for chunk in (None, 5):
         torch.manual_seed(0)
         model = CLIP(config).to(dtype)
-        how = TrainConfig(images_seen=60, batch_size=12, lr=1e-2, log_every=1, precision=precision, chunk=chunk)
+        how = TrainConfig(images_seen=60, batch_size=12, log_every=1, precision=precision, chunk=chunk)
         curves.append([record["loss"] for record in minclip.fit(model, tokenizer, Noise(dtype), how)])
     assert all(math.isfinite(loss) for loss in curves[0]) and len(curves[0]) == 5
-    assert curves[1] == pytest.approx(curves[0], abs=1e-10 if precision == "float32" else 0.02)
+    assert curves[1] == pytest.approx(curves[0], abs=1e-10 if precision == "float32" else 0.05)
 
 
 def test_a_chunk_below_1_gets_one_clear_sentence():
