@@ -154,3 +154,29 @@ def pictures(
     for ax, image, caption in zip(axes.flat, images, captions):
         ax.imshow(as_picture(image), cmap="gray", vmin=0, vmax=1)
         ax.text(0.5, -0.04, caption, transform=ax.transAxes, ha="center", va="top", fontsize=size)
+
+
+def training_curves(records: Sequence[dict], batch_size: int) -> None:
+    """Loss and logit scale of `fit`'s records against pictures seen; ln N, the loss of guessing, marked."""
+    seen = [record["images_seen"] / 1000 for record in records]
+    _, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4))
+    left.plot(seen, [record["loss"] for record in records])
+    left.axhline(np.log(batch_size), color=GREY, linestyle="--", linewidth=1.2)
+    left.annotate(
+        f"ln {batch_size}: guessing", (seen[-1], np.log(batch_size)), (0, -4), textcoords="offset points",
+        ha="right", va="top", color=GREY,
+    )  # fmt: skip
+    left.set(xlabel="pictures seen, thousands", ylabel="contrastive loss, nats", ylim=(0, None))
+    right.plot(seen, [record["logit_scale"] for record in records], color=VERMILION)
+    right.set(xlabel="pictures seen, thousands", ylabel="logit scale (1 / temperature)", ylim=(0, None))
+
+
+def task_accuracies(accuracy: dict[str, float], chance: dict[str, float]) -> None:
+    """A bar a task, the best on top, chance as a tick across it."""
+    names = sorted(accuracy, key=accuracy.get)
+    ax = plt.subplots(figsize=(8, 0.9 + 0.24 * len(names)))[1]
+    ax.barh(names, [100 * accuracy[name] for name in names], color=SKY, height=0.7)
+    ax.scatter([100 * chance[name] for name in names], names, marker="|", s=90, color=BLACK, label="chance", zorder=3)
+    ax.set(xlabel="zero-shot accuracy, %", xlim=(0, 100), ylim=(-0.7, len(names) - 0.3))
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="lower right")

@@ -95,11 +95,20 @@ class GlyphPairs:
 
     def batch(self, batch_size: int, seed: int = 0, start: int = 0) -> tuple[torch.Tensor, list[str]]:
         """Pictures `start` to `start + batch_size` of the stream, whatever the batch size before."""
-        uniforms = uniforms_of(seed, start, batch_size)
-        rows = self.deal(seed, np.arange(start, start + batch_size), uniforms[:, 0])
-        ink, paper = choose_colours(uniforms[:, 1:4], self.paint.coloured)
-        captions = self.write_captions(rows, ink, paper, uniforms[:, 4:6])
-        return self.paint_pictures(rows, ink, paper, uniforms[:, 6:], seed), captions
+        rows, ink, paper, uniforms = self.draw(batch_size, seed, start)
+        pictures = self.paint_pictures(rows, ink, paper, uniforms[:, 6:], seed)
+        return pictures, self.write_captions(rows, ink, paper, uniforms[:, 4:6])
+
+    def captions(self, count: int, seed: int = 0) -> list[str]:
+        """The captions alone of the stream's first `count` pictures."""
+        rows, ink, paper, uniforms = self.draw(count, seed, start=0)
+        return self.write_captions(rows, ink, paper, uniforms[:, 4:6])
+
+    def draw(self, count: int, seed: int, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Row of the atlas, ink, paper (count,) and random numbers (count, UNIFORMS) of a stretch of the stream."""
+        uniforms = uniforms_of(seed, start, count)
+        rows = self.deal(seed, np.arange(start, start + count), uniforms[:, 0])
+        return rows, *choose_colours(uniforms[:, 1:4], self.paint.coloured), uniforms
 
     def deal(self, seed: int, index: np.ndarray, chance: np.ndarray) -> np.ndarray:
         """(B,) rows of the atlas for the given places in the stream."""

@@ -1,0 +1,183 @@
+"""The command line: `python -m minclip demo | pretrain | evaluate | check`, each with --help.
+
+Options are the fields of these dataclasses and of the recipes they hold, through `tyro`. A mistake of
+the user's ends in one sentence and a non-zero exit code, never in a traceback.
+"""
+
+import platform
+import sys
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from .data.glyphs import load_atlas
+from .demo import describe_device, run_demo, train_on_glyphs, write_json
+from .errors import MinclipError
+from .evaluation import evaluate_glyphs, figures_as_text
+from .presets import PRESETS, Preset, find_preset
+from .pretrained import load
+
+
+@dataclass
+class Recipe:
+    """Options shared by the commands that train."""
+
+    preset: str = "cpu"
+    """Which ready recipe to start from ("cpu" is the demo's); the options below change single parts of it."""
+    recipe: Annotated[Preset, tyro.conf.arg(name="")] = PRESETS["cpu"]
+    run: Path = Path("runs/demo")
+    """Folder for the checkpoint, the metrics and the results."""
+    resume: bool = False
+    """Go on from the run folder's checkpoint."""
+    fonts: str | None = None
+    """A folder of more fonts (TTF, OTF, TTC) to learn from."""
+    device: str | None = None
+    """cpu, cuda or mps; the best there is if not given."""
+    json: Path | None = None
+    """Write the results to this file, too."""
+
+
+@dataclass
+class Demo(Recipe):
+    """Train a CLIP on this computer's fonts, test it on names and typefaces it never saw, write a report."""
+
+    def __call__(self) -> dict:
+        device = find_device(self.device)
+        figures = run_demo(self.recipe, self.run, device, self.fonts, self.resume)
+        print(
+            f"\n{figures['images_seen']:,} pictures in {figures['seconds']:.0f} s on {figures['device']}, "
+            f"{figures['parameters'] / 1e6:.2f} M parameters, seed {figures['seed']}\n"
+        )
+        print(figures_as_text(figures))
+        print(f"\nThe report: {self.run / 'report.html'}")
+        return figures
+
+
+@dataclass
+class Pretrain(Recipe):
+    """Train a CLIP and save it, without the demo's tests and report."""
+
+    def __call__(self) -> dict:
+        device = find_device(self.device)
+        atlas = load_atlas(self.recipe.model.image_resolution, self.fonts)
+        _, _, records = train_on_glyphs(self.recipe, atlas, self.run, device, self.resume)
+        print(f"Saved in {self.run}. Next: python -m minclip evaluate {self.run}")
+        return {"device": describe_device(device), **records[-1]}
+
+
+@dataclass
+class Evaluate:
+    """Test a model on every task of the glyph world: zero-shot, retrieval, linear probe."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A bundled model's name, or the folder of a run."""
+    fonts: str | None = None
+    """A folder of more fonts (TTF, OTF, TTC) to test on."""
+    device: str | None = None
+    """cpu, cuda or mps; the best there is if not given."""
+    json: Path | None = None
+    """Write the results to this file, too."""
+
+    def __call__(self) -> dict:
+        model, tokenizer = load(self.model, find_device(self.device))
+        figures, _ = evaluate_glyphs(model, tokenizer, load_atlas(model.config.image_resolution, self.fonts))
+        print(figures_as_text(figures))
+        return figures
+
+
+@dataclass
+class Check:
+    """Print versions, device, cores and a ten-step training, to quote in a report of a problem."""
+
+    device: str | None = None
+    """cpu, cuda or mps; the best there is if not given."""
+    json: Path | None = None
+    """Write the results to this file, too."""
+
+    def __call__(self) -> dict:
+        device = find_device(self.device)
+        facts = {
+            "minclip": package_version("minclip"),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        }
+        facts |= {
+            name: package_version(name) for name in ("torch", "numpy", "matplotlib", "tokenizers", "scikit-learn")
+        }
+        facts |= {"device": describe_device(device)}
+        preset = find_preset("cpu")
+        steps = replace(preset.train, images_seen=10 * preset.train.batch_size, log_every=1)
+        _, _, records = train_on_glyphs(
+            replace(preset, train=steps), load_atlas(preset.model.image_resolution), None, device
+        )
+        facts["ten steps"] = (
+            f"loss {records[0]['loss']:.3f} to {records[-1]['loss']:.3f} in {records[-1]['seconds']:.1f} s"
+        )
+        for name, fact in facts.items():
+            print(f"{name:<14}{fact}")
+        return facts
+
+
+COMMANDS = {"demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "check": Check}
+
+
+def find_device(name: str | None) -> torch.device:
+    """The named device, or the best there is. Raises MinclipError where it is not."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise MinclipError(
+            f"The device {name!r} cannot be used: {str(error).splitlines()[0]} Try --device cpu."
+        ) from error
+
+
+def package_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def parse(arguments: list[str]):
+    """The command with its options. A recipe's defaults are those of the preset that is named."""
+    name = arguments[0] if arguments else ""
+    if name in COMMANDS and issubclass(COMMANDS[name], Recipe):
+        preset = named_preset(arguments)
+        default = COMMANDS[name](preset=preset, recipe=find_preset(preset))
+        if name == "pretrain":
+            default.run = Path("runs") / preset
+        return tyro.cli(COMMANDS[name], args=arguments[1:], default=default, prog=f"python -m minclip {name}")
+    return tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, prog="python -m minclip", description=__doc__)
+
+
+def named_preset(arguments: list[str]) -> str:
+    """The value of --preset, read before the rest, since it decides the other defaults."""
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        if argument == "--preset":
+            return following
+        if argument.startswith("--preset="):
+            return argument.removeprefix("--preset=")
+    return "cpu"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        results = command()
+        if command.json is not None:
+            write_json(command.json, results)
+    except MinclipError as error:
+        print(f"minclip: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"\nminclip: {stop or 'Stopped.'}", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,69 @@
+"""The main job: train a CLIP on this computer's fonts, test it on what it never saw, report."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from .checkpoint import write_atomically
+from .clip import CLIP
+from .data.glyphs import Atlas, load_atlas
+from .data.painting import GlyphPairs
+from .evaluation import evaluate_glyphs
+from .presets import Preset, new_model
+from .pretrained import save
+from .report import write_report
+from .tokenizer import CLIPTokenizer
+from .train import fit
+
+CAPTIONS_READ = 20_000  # painted captions from which the tokenizer learns its merges
+
+
+def train_on_glyphs(
+    preset: Preset, atlas: Atlas, run: Path | None, device: torch.device, resume: bool = False
+) -> tuple[CLIP, CLIPTokenizer, list[dict]]:
+    """A model trained by the recipe on the atlas's training glyphs, saved in `run` if given; its records."""
+    pairs = GlyphPairs(atlas.training(), preset.paint, device)
+    captions = [*pairs.names, *pairs.captions(CAPTIONS_READ, preset.train.seed)]
+    model, tokenizer = new_model(preset.model, captions, preset.train.seed)
+    records = fit(model.to(device), tokenizer, pairs, preset.train, run, resume)
+    if run is not None:
+        save(model, tokenizer, run)
+    return model, tokenizer, records
+
+
+def run_demo(preset: Preset, run: Path, device: torch.device, fonts: str | None = None, resume: bool = False) -> dict:
+    """Train, evaluate, report. Returns what it writes to `run`/results.json; report.html lies beside it."""
+    atlas = load_atlas(preset.model.image_resolution, fonts)
+    model, tokenizer, records = train_on_glyphs(preset, atlas, run, device, resume)
+    scores, results = evaluate_glyphs(model, tokenizer, atlas)
+    figures = {
+        "images_seen": records[-1]["images_seen"],
+        "seconds": records[-1]["seconds"],
+        "seed": preset.train.seed,
+        "device": describe_device(device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "glyphs": len(atlas),
+        "pictures": {name: len(result.task) for name, result in results.items()},
+        "classes": {name: len(result.task.class_names) for name, result in results.items()},
+        "truncated_captions": tokenizer.truncated,
+        "skipped_fonts": atlas.skipped,
+        **scores,
+        "train": asdict(preset.train),
+    }
+    write_json(run / "results.json", figures)
+    write_report(run / "report.html", figures, records, results, model, tokenizer, atlas, preset.train.batch_size)
+    return figures
+
+
+def describe_device(device: torch.device) -> str:
+    """What a reader of the figures should know: the GPU's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else str(device)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Atomically, indented for people."""
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2).encode()))
