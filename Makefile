@@ -1,0 +1,31 @@
+# Each target sets up .venv when it is missing or requirements.txt has changed; nothing else is needed.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: setup demo test lab bench check lint
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python -m minclip demo
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: setup
+	$(BIN)/jupyter lab notebooks/00_a_clip_in_five_minutes.ipynb
+
+bench: setup
+	$(BIN)/python -m minclip bench
+
+check: setup
+	$(BIN)/python -m minclip check
