@@ -73,6 +73,12 @@ def any_of_us(condition: bool) -> bool:
     return bool(flag)
 
 
+def wait() -> None:
+    """Until all processes have come to this place."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def gather(rows: torch.Tensor) -> torch.Tensor:
     """(...) in each process -> (W, ...) in all of them, in order of rank; no gradient."""
     if world_size() == 1:
@@ -94,6 +100,8 @@ def mourning(consequence: str) -> Iterator[None]:
         return
 
     def lost(number=None, frame=None):
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we are going; let us say why
         raise MinclipError(f"Process {rank()} of {world_size()} stops: another one was lost or told to. {consequence}")
 
     in_main_thread = threading.current_thread() is threading.main_thread()  # signals reach it alone
@@ -101,9 +109,8 @@ def mourning(consequence: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "onnection" in str(error) or "gloo" in str(error):
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
             lost()
         raise
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+    if in_main_thread:
+        signal.signal(signal.SIGTERM, before)

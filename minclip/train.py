@@ -117,7 +117,7 @@ def fit(
     on_log: called with each record: step, images_seen, loss, logit_scale, lr, seconds
 
     Within `distributed.joined` each process trains on its share of each batch, to the weights that one
-    process would reach; the first one alone writes, logs and shows progress.
+    process would reach, but for rounding; the first one alone writes, logs and shows progress.
 
     Raises MinclipError when the loss stops being finite, when the run folder cannot be written, or
     holds the checkpoint of another model or configuration, or when another process is lost;
@@ -141,6 +141,7 @@ def fit(
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             about = {"model_config": asdict(model.config), "train_config": asdict(config)}
             write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json(), "random_states": states})
+        distributed.wait()  # whoever goes on knows that it is written
 
     model.train()
     stands = f"The last checkpoint in {folder} stands; --resume goes on from it." if folder else "Nothing was saved."
@@ -299,10 +300,13 @@ def resume_from(folder: Path | None, model: CLIP, optimizer, config: TrainConfig
                 f"The checkpoint in {folder} was made with another {what} configuration ({changes}). "
                 "Resume with the same one, or start anew in another folder."
             )
+    if len(distributed.gather(torch.tensor(checkpoint["step"])).unique()) > 1:
+        raise MinclipError(f"Processes found different checkpoints in {folder}; name a folder that all of them share.")
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     every = checkpoint["random_states"]  # one row a process; if there are more of us now, some share
-    restore_random_states({kind: rows[distributed.rank() % len(rows)] for kind, rows in every.items()})
+    # A copy, because torch reads a generator's state from the beginning of its storage, whatever the view.
+    restore_random_states({kind: rows[distributed.rank() % len(rows)].clone() for kind, rows in every.items()})
     first = distributed.rank() == 0
     return checkpoint["step"], rewind_metrics(folder, checkpoint["step"]) if first else []
 
