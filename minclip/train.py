@@ -41,8 +41,14 @@ from .tokenizer import CLIPTokenizer
 class Pairs(Protocol):
     """A stream of captioned pictures in an order that (seed, place in the stream) fixes."""
 
-    def batches(self, batch_size: int, seed: int, start: int) -> Iterator[tuple[torch.Tensor, list[str]]]:
-        """Yield (images (B, 3, R, R), uint8 or float in [0, 1]; B captions) from picture `start` on."""
+    def batches(
+        self, batch_size: int, seed: int, start: int, stride: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, list[str]]]:
+        """Yield (images (B, 3, R, R), uint8 or float in [0, 1]; B captions) from picture `start` on.
+
+        Each batch begins `stride` pictures after the one before, or where that ended: so several
+        processes take turns. A single process never asks for a stride.
+        """
 
 
 @dataclass(frozen=True)
@@ -200,14 +206,12 @@ def prepare(model: CLIP, config: TrainConfig) -> torch.nn.Module:
 
 
 def own_batches(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[tuple[torch.Tensor, list[str]]]:
-    """This process's share of each batch, from `step` on: alone, the stream itself."""
+    """This process's share of each batch, from `step` on: alone, the whole."""
     share = distributed.share(config.batch_size)
+    start = step * config.batch_size + distributed.rank() * share
     if share == config.batch_size:
-        yield from pairs.batches(config.batch_size, config.seed, step * config.batch_size)
-    while True:  # the others' shares lie between: ask for each place anew, so that nobody paints them in vain
-        place = step * config.batch_size + distributed.rank() * share
-        yield next(iter(pairs.batches(share, config.seed, place)))
-        step += 1
+        return pairs.batches(share, config.seed, start)
+    return pairs.batches(share, config.seed, start, stride=config.batch_size)
 
 
 def train_step(forward, model: CLIP, optimizer, images, tokens, config: TrainConfig) -> torch.Tensor:

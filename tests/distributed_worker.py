@@ -22,14 +22,14 @@ class Noise:
     def __init__(self, at: int | None = None, happens=None):
         self.at, self.happens = at, happens
 
-    def batches(self, batch_size: int, seed: int, start: int):
+    def batches(self, batch_size: int, seed: int, start: int, stride: int | None = None):
         while True:
             if self.at is not None and start <= self.at < start + batch_size:
                 self.happens()
             draw = [torch.Generator().manual_seed(10_000 * seed + start + i) for i in range(batch_size)]
             images = torch.stack([torch.rand(3, 8, 8, generator=g, dtype=torch.float64) for g in draw])
             yield images, [" ".join(["ab", "cd", "ef", "gh"][: 1 + (start + i) % 4]) for i in range(batch_size)]
-            start += batch_size
+            start += stride or batch_size
 
 
 def model(dropout: float = 0.0) -> CLIP:

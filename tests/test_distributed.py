@@ -1,15 +1,19 @@
 """Several processes, started by torchrun as a user would, are one process on the whole batch."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import distributed_worker
+import numpy as np
 import pytest
 import torch
 
 from minclip import MinclipError, distributed
 from minclip.checkpoint import read_checkpoint
+from minclip.data.glyphs import load_atlas
+from minclip.data.painting import GlyphPairs
 
 WORKER = Path(distributed_worker.__file__)
 
@@ -59,6 +63,18 @@ def test_a_lost_process_ends_the_run_and_the_last_checkpoint_stands(tmp_path):
     assert "minclip: Process 0 of 2 stops: another one was lost" in finished.stderr, finished.stderr
     assert "stands; --resume goes on from it" in finished.stderr
     assert read_checkpoint(tmp_path / "lost")["step"] == 4
+
+
+def test_processes_take_turns_at_the_painted_stream():
+    atlas = load_atlas(32)
+    pairs = GlyphPairs(atlas.select(np.arange(300)))
+    whole = list(itertools.islice(pairs.batches(12, seed=3, start=24), 2))
+    for number in range(3):
+        own = list(itertools.islice(pairs.batches(4, seed=3, start=24 + 4 * number, stride=12), 2))
+        for (images, captions), (all_images, all_captions) in zip(own, whole):
+            rows = slice(4 * number, 4 * number + 4)
+            assert captions == all_captions[rows]
+            torch.testing.assert_close(images, all_images[rows])
 
 
 def test_alone_everything_is_what_it_was():

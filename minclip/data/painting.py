@@ -87,11 +87,16 @@ class GlyphPairs:
         """Pictures in an epoch: one of each name."""
         return len(self.names)
 
-    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[tuple[torch.Tensor, list[str]]]:
-        """Yield (images (B, 3, S, S) float in [0, 1], B captions) for ever, from picture `start` on."""
+    def batches(
+        self, batch_size: int, seed: int = 0, start: int = 0, stride: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, list[str]]]:
+        """Yield (images (B, 3, S, S) float in [0, 1], B captions) for ever, from picture `start` on.
+
+        Each batch begins `stride` pictures after the one before; None: where that one ended.
+        """
         while True:
             yield self.batch(batch_size, seed, start)
-            start += batch_size
+            start += stride or batch_size
 
     def batch(self, batch_size: int, seed: int = 0, start: int = 0) -> tuple[torch.Tensor, list[str]]:
         """Pictures `start` to `start + batch_size` of the stream, whatever the batch size before."""
