@@ -14,6 +14,7 @@ from typing import Annotated
 import torch
 import tyro
 
+from . import distributed
 from .data.glyphs import load_atlas
 from .demo import describe_device, run_demo, train_on_glyphs, write_json
 from .errors import MinclipError
@@ -59,13 +60,14 @@ class Demo(Recipe):
 
 @dataclass
 class Pretrain(Recipe):
-    """Train a CLIP and save it, without the demo's tests and report."""
+    """Train a CLIP and save it, without the demo's tests and report. Under torchrun, by several processes."""
 
     def __call__(self) -> dict:
         device = find_device(self.device)
         atlas = load_atlas(self.recipe.model.image_resolution, self.fonts)
         _, _, records = train_on_glyphs(self.recipe, atlas, self.run, device, self.resume)
-        print(f"Saved in {self.run}. Next: python -m minclip evaluate {self.run}")
+        if distributed.rank() == 0:
+            print(f"Saved in {self.run}. Next: python -m minclip evaluate {self.run}")
         return {"device": describe_device(device), **records[-1]}
 
 
@@ -171,9 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
-        results = command()
-        if command.json is not None:
-            write_json(command.json, results)
+        with distributed.joined():
+            results = command()
+            if command.json is not None and distributed.rank() == 0:
+                write_json(command.json, results)
     except MinclipError as error:
         print(f"minclip: {error}", file=sys.stderr)
         return 1

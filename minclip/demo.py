@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from . import distributed
 from .checkpoint import write_atomically
 from .clip import CLIP
 from .data.glyphs import Atlas, load_atlas
@@ -28,7 +29,7 @@ def train_on_glyphs(
     captions = [*pairs.names, *pairs.captions(CAPTIONS_READ, preset.train.seed)]
     model, tokenizer = new_model(preset.model, captions, preset.train.seed)
     records = fit(model.to(device), tokenizer, pairs, preset.train, run, resume)
-    if run is not None:
+    if run is not None and distributed.rank() == 0:
         save(model, tokenizer, run)
     return model, tokenizer, records
 

@@ -28,21 +28,17 @@ def rank() -> int:
 
 
 @contextmanager
-def joined(device: str | torch.device = "cpu") -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did; yields the device that is this process's own.
-
-    Processes talk through NCCL between GPUs and through gloo between CPUs.
-    """
-    device = torch.device(device)
+def joined() -> Iterator[None]:
+    """Join the processes that torchrun started, if it did. They talk through NCCL between GPUs, of which
+    each takes one, and through gloo between CPUs."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield device
+        yield
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on "cuda" means this one
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield device
+        yield
     finally:
         dist.destroy_process_group()
 

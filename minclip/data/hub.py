@@ -90,12 +90,15 @@ class ImagePairs:
         """Pictures in an epoch."""
         return len(self.rows)
 
-    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[tuple[torch.Tensor, list[str]]]:
-        """Yield (images (B, 3, R, R) uint8, B captions) for ever, from picture `start` on.
+    def batches(
+        self, batch_size: int, seed: int = 0, start: int = 0, stride: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, list[str]]]:
+        """Yield (images (B, 3, R, R) uint8, B captions) for ever, from picture `start` on; each batch begins
+        `stride` pictures after the one before, or where that ended.
 
         Raises MinclipError when most pictures turn out to be unusable, or a worker process dies.
         """
-        starts = itertools.count(start, batch_size)
+        starts = itertools.count(start, stride or batch_size)
         if self.cache is not None:
             for first in starts:
                 places, chance = self.deal(batch_size, seed, first)
@@ -133,15 +136,19 @@ class StreamedPairs:
         self.dataset, self.columns, self.resolution, self.workers = dataset, columns, resolution, workers
         self.faults = Faults(name)
 
-    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[tuple[torch.Tensor, list[str]]]:
+    def batches(
+        self, batch_size: int, seed: int = 0, start: int = 0, stride: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, list[str]]]:
         """As `ImagePairs.batches`."""
         side = round(MARGIN * self.resolution)
         decoder = CroppingDecoder(self.resolution, partial(shrink, side=side), side)
-        yield from cropped_batches(decoder, self.jobs(batch_size, seed, start), self.workers, self.faults)
+        yield from cropped_batches(
+            decoder, self.jobs(batch_size, seed, start, stride or batch_size), self.workers, self.faults
+        )
 
-    def jobs(self, batch_size: int, seed: int, start: int) -> Iterator[list[Job]]:
+    def jobs(self, batch_size: int, seed: int, start: int, stride: int) -> Iterator[list[Job]]:
         rows = itertools.islice(self.rows(seed), start, None)
-        for first in itertools.count(start, batch_size):
+        for first in itertools.count(start, stride):
             chance = uniforms_of(seed, first, batch_size)[:, :3]
             batch = []
             for row, c in zip(itertools.islice(rows, batch_size), chance):
@@ -149,6 +156,7 @@ class StreamedPairs:
                 picture, path = encoded(row[self.columns.image], self.columns.folder)
                 batch.append(Job(path or f"the picture captioned {caption!r}", picture, caption, c[1:]))
             yield batch
+            next(itertools.islice(rows, stride - batch_size, stride - batch_size), None)  # passes over the others'
 
     def rows(self, seed: int) -> Iterator[dict]:
         """Rows for ever, epoch after epoch, each in another order."""
