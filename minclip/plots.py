@@ -180,3 +180,28 @@ def task_accuracies(accuracy: dict[str, float], chance: dict[str, float]) -> Non
     ax.set(xlabel="zero-shot accuracy, %", xlim=(0, 100), ylim=(-0.7, len(names) - 0.3))
     ax.grid(axis="y", visible=False)
     ax.legend(loc="lower right")
+
+
+def token_strips(strips: Sequence[Sequence[str]], labels: Sequence[str] | None = None, title: str = "") -> None:
+    """Texts cut into tokens, a line each: one box a token, neighbours in different shades.
+
+    strips: for each text its tokens; labels: what to write on the left of each
+    """
+    unit, gap = 0.105, 0.06  # inches a letter, and between boxes
+    widths = [[unit * (len(token) + 1.2) for token in strip] for strip in strips]
+    longest = max(sum(line) + gap * len(line) for line in widths)
+    _, ax = plt.subplots(figsize=(longest + 0.09 * max(map(len, labels or [""])) + 0.3, 0.36 * len(strips) + 0.4))
+    for place, (strip, line) in enumerate(zip(strips, widths)):
+        left = 0.0
+        for i, (token, width) in enumerate(zip(strip, line)):
+            shade = ["#CFE6F5", "#FBE3B5"][i % 2]
+            ax.add_patch(
+                plt.Rectangle((left, place - 0.36), width, 0.72, facecolor=shade, edgecolor=GREY, linewidth=0.6)
+            )
+            ax.text(left + width / 2, place, token, ha="center", va="center", fontsize=9.5, family="monospace")
+            left += width + gap
+    ax.set(xlim=(-0.02, longest), ylim=(len(strips) - 0.5, -0.5), xticks=[], title=title)
+    ax.set_yticks(range(len(strips)), labels or [""] * len(strips))
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
