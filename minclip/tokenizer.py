@@ -17,9 +17,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from .errors import MinclipError
 
+OPENAI_MERGES = 49152 - 256 - 2  # of the many more in the published list
 START, END, LAST = "<|startoftext|>", "<|endoftext|>", "</w>"
 # A word is a run of letters, one digit, or a run of anything else that is not space (OpenAI's pattern).
-WORD = Regex(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""")
+WORD = Regex(r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""")
 
 
 class CLIPTokenizer:
@@ -77,7 +78,21 @@ class CLIPTokenizer:
 
     @classmethod
     def from_json(cls, text: str, context_length: int = 77) -> "CLIPTokenizer":
-        return cls(Tokenizer.from_str(text), context_length)
+        """What `to_json` returned, or the `tokenizer.json` of one of transformers' CLIP models.
+
+        Raises MinclipError when it is damaged, or another kind of tokenizer.
+        """
+        try:
+            backend = Tokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing more particular
+            raise MinclipError(f"This is no tokenizer.json, or a damaged one: {error!s:.200}") from error
+        backend.decoder = _decoder()  # transformers' own leaves `</w>` in the text
+        brackets = [backend.token_to_id(START), backend.token_to_id(END)]
+        if backend.encode("").ids != brackets or brackets[1] != backend.get_vocab_size() - 1:
+            raise MinclipError(
+                f"This tokenizer is not CLIP's: it does not put texts between {START} and {END}, its last entry."
+            )
+        return cls(backend, context_length)
 
     @classmethod
     def from_merges(cls, merges: list[tuple[str, str]], context_length: int = 77) -> "CLIPTokenizer":
@@ -95,10 +110,18 @@ class CLIPTokenizer:
 
     @classmethod
     def from_openai_merges(cls, path: str | Path, context_length: int = 77) -> "CLIPTokenizer":
-        """OpenAI's `bpe_simple_vocab_16e6.txt.gz`: a heading, then the merges, the first 48,894 of use."""
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            lines = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
-        return cls.from_merges([tuple(line.split()) for line in lines], context_length)
+        """OpenAI's `bpe_simple_vocab_16e6.txt.gz`: a heading, then the merges, the first 48,894 of use.
+
+        Raises MinclipError when there is no such file, or it is damaged.
+        """
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                lines = file.read().split("\n")[1 : OPENAI_MERGES + 1]
+            if len(lines) < OPENAI_MERGES:
+                raise ValueError(f"{len(lines)} merges where {OPENAI_MERGES} are expected")
+            return cls.from_merges([tuple(line.split()) for line in lines], context_length)
+        except Exception as error:  # gzip, zlib and tokenizers each have their own
+            raise MinclipError(f"{path} is not OpenAI's list of merges, or damaged: {error!s:.200}") from error
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int = 1024, context_length: int = 77) -> "CLIPTokenizer":
@@ -128,7 +151,12 @@ def _cut_into_words(backend: Tokenizer) -> None:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(WORD, behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace(LAST, " ")])
+    backend.decoder = _decoder()
+
+
+def _decoder() -> decoders.Decoder:
+    """Characters back to bytes, and a space after each word."""
+    return decoders.Sequence([decoders.ByteLevel(), decoders.Replace(LAST, " ")])
 
 
 def _vocabulary_order() -> list[int]:

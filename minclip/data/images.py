@@ -1,15 +1,15 @@
 """Pictures in any form become what an image encoder reads.
 
-OpenAI's transform (its `clip.load`, and the paper's "random square crop" at test time): resize the
-shorter side bicubically, crop the centre, scale to [0, 1], subtract the mean and divide by the
-deviation of WebImageText. A model trained here uses the same constants, so that any picture suits
-any model.
+The transform of OpenAI's `clip.load`: resize the shorter side bicubically, crop the centre, scale to
+[0, 1], subtract the mean and divide by the deviation of WebImageText. A model trained here uses the
+same constants, so that any picture suits any model.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image, ImageOps
 
@@ -45,21 +45,29 @@ def resize_and_crop(image: Image.Image, resolution: int) -> np.ndarray:
     """PIL picture -> (resolution, resolution, 3) uint8: shorter side resized, centre cropped."""
     image = to_rgb(image)
     width, height = image.size
-    scale = resolution / min(width, height)
+    if not width or not height:
+        raise MinclipError(f"A picture of {width} x {height} pixels is empty; drop it.")
     if max(width, height) > 64 * min(width, height):  # a thread would resize to a gigantic strip
         image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
         return np.asarray(image)
-    size = (resolution, int(height * scale)) if width <= height else (int(width * scale), resolution)
-    image = image.resize(size, Image.Resampling.BICUBIC)
-    left, top = (size[0] - resolution) // 2, (size[1] - resolution) // 2
+    width, height = _resized(width, height, resolution)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - resolution) // 2, (height - resolution) // 2
     return np.asarray(image.crop((left, top, left + resolution, top + resolution)))
+
+
+def _resized(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """The size at which the shorter side is `resolution`; the longer is rounded down, as transformers does."""
+    shorter = min(width, height)
+    return resolution * width // shorter, resolution * height // shorter
 
 
 def preprocess(images: "Image.Image | np.ndarray | torch.Tensor | Sequence", config) -> torch.Tensor:
     """Pictures -> model input, (B, 3, R, R) float with R = `config.image_resolution`.
 
     `images` is one PIL picture or a list of them (any mode, size or orientation); or uint8 arrays,
-    (H, W), (H, W, 3) or (B, H, W, 3); or a float tensor (B, 3, H, W) in [0, 1].
+    (H, W), (H, W, 3) or (B, H, W, 3); or a tensor (B, 3, H, W), float in [0, 1] or uint8, which
+    stays on its device.
 
     Raises MinclipError for another shape or type, an empty list, values outside [0, 1], or NaN.
     """
@@ -89,7 +97,7 @@ def _to_pil(image, position: int) -> Image.Image:
 
 
 def _checked(images: torch.Tensor, resolution: int) -> torch.Tensor:
-    if images.ndim != 4 or images.shape[1] != 3:
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise MinclipError(f"Pictures have shape {tuple(images.shape)}; expected (B, 3, H, W).")
     if images.dtype != torch.uint8:
         if not images.is_floating_point():
@@ -102,9 +110,11 @@ def _checked(images: torch.Tensor, resolution: int) -> torch.Tensor:
                 f"Float pixels run from {images.min():.3g} to {images.max():.3g}; expected [0, 1]. "
                 "Divide by 255, or pass the pictures before normalisation."
             )
-    if images.shape[2:] != (resolution, resolution):
+    height, width = images.shape[2:]
+    if (height, width) != (resolution, resolution):
         images = images.float() / 255 if images.dtype == torch.uint8 else images
-        images = torch.nn.functional.interpolate(
-            images, size=(resolution, resolution), mode="bicubic", antialias=True
-        ).clamp(0, 1)
+        width, height = _resized(width, height, resolution)
+        images = F.interpolate(images, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
+        left, top = (width - resolution) // 2, (height - resolution) // 2
+        images = images[:, :, top : top + resolution, left : left + resolution]
     return images
