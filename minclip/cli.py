@@ -1,4 +1,4 @@
-"""The command line: `python -m minclip demo | pretrain | evaluate | check`, each with --help.
+"""The command line: `python -m minclip demo | pretrain | evaluate | bench | check`, each with --help.
 
 Options are the fields of these dataclasses and of the recipes they hold, through `tyro`. A mistake of
 the user's ends in one sentence and a non-zero exit code, never in a traceback.
@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -124,7 +124,47 @@ class Check:
         return facts
 
 
-COMMANDS = {"demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "check": Check}
+@dataclass
+class Bench:
+    """Measure speed and memory: against open_clip and transformers on the same weights, and as candidates grow."""
+
+    what: tuple[Literal["throughput", "large-batch", "growth"], ...] = ("throughput", "large-batch", "growth")
+    """Which benchmarks to run."""
+    models: tuple[str, ...] = ()
+    """For throughput, the models to run, by how their names begin (ViT-B/32, ViT-B/16, RN50, glyphs); all if not given."""
+    rounds: int = 7
+    """How often the rivals take turns."""
+    device: str | None = None
+    """cpu, cuda or mps; the best there is if not given."""
+    picture: Path | None = None
+    """Draw the growth of time and memory into this file (PNG, PDF)."""
+    json: Path | None = None
+    """Write the results to this file, too."""
+
+    def __call__(self) -> dict:
+        folder = Path(__file__).parent.parent / "tests" / "benchmarks"
+        if not folder.is_dir():
+            raise MinclipError(
+                "The benchmarks are not installed with the package; run them in a copy of its repository."
+            )
+        sys.path.insert(0, str(folder))
+        import growth
+        import throughput
+
+        device, report = find_device(self.device), {}
+        if "throughput" in self.what:
+            report["throughput"] = throughput.bench(device, self.rounds, self.models)
+        if "large-batch" in self.what:
+            size, chunk = (32_768, 1024) if device.type == "cuda" else (1024, 256)
+            report["large-batch"] = throughput.bench_large_batch(device, size, chunk)
+        if "growth" in self.what:
+            report["growth"] = growth.bench(device)
+            if self.picture is not None:
+                growth.plot(report["growth"], self.picture)
+        return report
+
+
+COMMANDS = {"demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "bench": Bench, "check": Check}
 
 
 def find_device(name: str | None) -> torch.device:

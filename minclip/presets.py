@@ -30,6 +30,28 @@ PRESETS = {
         ),
         train=TrainConfig(images_seen=148_000, batch_size=128, lr=1e-3),
     ),
+    "laptop-gpu": Preset(  # meant for a GPU of 8 GB
+        model=CLIPConfig(
+            embed_dim=192, image_resolution=32, vision_layers=6, vision_width=192, vision_patch_size=4,
+            context_length=48, vocab_size=4096, transformer_width=192, transformer_heads=3, transformer_layers=3,
+        ),
+        train=TrainConfig(
+            images_seen=4_096_000, batch_size=4096, chunk=1024, lr=1e-3, precision="bfloat16", checkpoint_every=100
+        ),
+        paint=Paint(coloured=0.8, described=0.8),
+    ),
+    "gpu": Preset(  # meant for one large GPU: the paper's 32,768 candidates a step
+        model=CLIPConfig(
+            embed_dim=256, image_resolution=64, vision_layers=6, vision_width=256, vision_patch_size=8,
+            context_length=48, vocab_size=4096, transformer_width=256, transformer_heads=4, transformer_layers=4,
+        ),
+        train=TrainConfig(
+            images_seen=1200 * 32_768, batch_size=32_768, chunk=4096, lr=1e-3, precision="bfloat16", compile=True,
+            checkpoint_every=100,
+        ),
+        # Captions that say more than the name: there are some 6,000 names, and a batch holds each five times.
+        paint=Paint(coloured=0.9, described=0.95),
+    ),
 }  # fmt: skip
 
 
