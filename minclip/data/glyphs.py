@@ -42,7 +42,7 @@ class Face:
     slant: str  # "upright" or "italic"
     full_name: str
     coloured: bool = False  # an emoji font
-    strike: int = 0  # the one size in pixels at which a font of bitmaps exists; 0 for outlines
+    strike: int = 0  # the largest size in pixels at which a font of bitmaps exists; 0 for outlines
 
     @property
     def unseen(self) -> bool:
@@ -188,7 +188,11 @@ def load_atlas(size: int = 32, fonts: str | None = None, progress: bool = True) 
 
     A few seconds for 32 px; kept for the life of the process. A font file that cannot be read is
     skipped, and named in the atlas's `skipped`.
+
+    Raises MinclipError for a size below 4, or a folder without fonts.
     """
+    if size < 4:
+        raise MinclipError(f"An atlas of {size} px pictures shows nothing; give at least 4, better 32.")
     paths = bundled_fonts() + (folder_fonts(fonts) if fonts else [])
     glyphs, faces, skipped = [], [], {}
     for path in tqdm(paths, desc="rendering fonts", unit="font", leave=False, disable=None if progress else True):
@@ -197,6 +201,8 @@ def load_atlas(size: int = 32, fonts: str | None = None, progress: bool = True) 
         except Exception as error:  # FreeType, fontTools and struct each raise their own for a damaged file
             skipped[str(path)] = f"{type(error).__name__}: {error}"
             continue
+        if all(face.coloured and not rendered for face, rendered in font):
+            skipped[str(path)] = "none of its characters could be drawn (a newer form of coloured glyphs, COLRv1?)"
         for face, rendered in font:
             glyphs += [(len(faces), *glyph) for glyph in rendered]
             faces.append(face)
@@ -219,9 +225,11 @@ def read_faces(path: Path) -> list[tuple[Face, list[int]]]:
         # TeX's fonts call themselves regular and upright, all of them; their file names know better.
         bold, italic = bold or path.stem == "cmb10", italic or path.stem == "cmti10"
         full_name = names.getBestFullName() or path.stem
-        strike = font["CBLC"].strikes[0].bitmapSizeTable.ppemY if "CBLC" in font else 0
+        strikes = [s.bitmapSizeTable.ppemY for s in font["CBLC"].strikes] if "CBLC" in font else []
+        strikes += list(font["sbix"].strikes) if "sbix" in font else []
         face = Face(str(path), index, typeface_name(family), "bold" if bold else "regular",
-                    "italic" if italic else "upright", full_name, "CBLC" in font or "COLR" in font, strike)  # fmt: skip
+                    "italic" if italic else "upright", full_name, bool(strikes) or "COLR" in font,
+                    max(strikes, default=0))  # fmt: skip
         characters = sorted(c for c in font.getBestCmap() or {} if character_name(c))
         if face.typeface == "Computer Modern":
             # TeX's fonts predate Unicode: cmsy10 files an arrow under EXCLAMATION MARK. Only letters
@@ -251,34 +259,39 @@ def render_face(face: Face, size: int, characters: list[int]):
     line = round(0.75 * size)  # both the point size and the height of the baseline, in pixels
     font_at = lru_cache(maxsize=None)(lambda pixels: load_font(face, pixels))
     for code_point in characters:
-        text, font = chr(code_point), font_at(line)
-        left, top, right, bottom = font.getbbox(text, anchor="ls")
-        longest = max(right - left, bottom - top)
-        if longest > size:
-            font = font_at(max(1, line * size // longest))
-            left, top, right, bottom = font.getbbox(text, anchor="ls")
+        text, pixels = chr(code_point), line
+        left, top, right, bottom = font_at(pixels).getbbox(text, anchor="ls")
+        while (longest := max(right - left, bottom - top)) > size and pixels > 1:
+            pixels = max(1, min(pixels - 1, pixels * size // longest))  # hinting rounds up: once may not do
+            left, top, right, bottom = font_at(pixels).getbbox(text, anchor="ls")
         # Centred across; on the baseline, or as near to it as fits.
         across = (size - left - right) // 2
         down = min(max(line, -top), size - bottom)
         canvas = Image.new("L", (size, size))
-        ImageDraw.Draw(canvas).text((across, down), text, font=font, fill=255, anchor="ls")
+        ImageDraw.Draw(canvas).text((across, down), text, font=font_at(pixels), fill=255, anchor="ls")
         ink = np.asarray(canvas)
         if ink.any():
             yield code_point, ink, None
 
 
 def render_coloured_face(face: Face, size: int, characters: list[int]):
-    """As `render_face`, for a font of coloured pictures, which exist at one large size: scaled to fit."""
+    """As `render_face`, for a font of coloured pictures, which exist at one large size: scaled to fit.
+
+    Glyphs of such a font without colours of their own, its digits for one, are ink like any other's.
+    """
     font = load_font(face, face.strike or 4 * size)
     for code_point in characters:
         left, top, right, bottom = map(int, font.getbbox(chr(code_point), anchor="ls"))
         if min(right - left, bottom - top) <= 0:
             continue
         canvas = Image.new("RGBA", (right - left, bottom - top))
-        ImageDraw.Draw(canvas).text((-left, -top), chr(code_point), font=font, anchor="ls", embedded_color=True)
+        ImageDraw.Draw(canvas).text(
+            (-left, -top), chr(code_point), font=font, fill="black", anchor="ls", embedded_color=True
+        )
         picture = np.asarray(ImageOps.pad(canvas, (size, size), Image.Resampling.LANCZOS))
-        if picture[..., 3].any():
-            yield code_point, picture[..., 3].copy(), picture[..., :3].copy()
+        ink, colours = picture[..., 3].copy(), picture[..., :3].copy()
+        if ink.any():
+            yield code_point, ink, colours if colours[ink > 0].any() else None
 
 
 def load_font(face: Face, pixels: int) -> ImageFont.FreeTypeFont:
