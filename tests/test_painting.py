@@ -1,0 +1,178 @@
+"""Painted pairs: fixed by (seed, index), told the truth about, and hardly ever alike."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minclip import MinclipError
+from minclip.data.glyphs import Atlas, Face
+from minclip.data.painting import COLOURS, DARK, LIGHT, GlyphPairs, Paint, uniforms_of
+
+STILL = Paint(rotation=0, zoom=0, shift=0, noise=0, coloured=1.0, described=1.0)
+
+
+@pytest.fixture(scope="module")
+def pairs(atlas) -> GlyphPairs:
+    return GlyphPairs(atlas.training())
+
+
+@pytest.fixture(scope="module")
+def few() -> GlyphPairs:
+    """Eleven names of one to three faces each, half of every picture inked; one name brings its own colours."""
+    faces = [Face("", 0, typeface, weight, slant, "") for typeface, weight, slant in
+             (("Sans", "bold", "upright"), ("Serif", "regular", "italic"), ("Mono", "regular", "upright"))]  # fmt: skip
+    code_point = np.repeat(np.arange(ord("A"), ord("L")), 3)[:-2]
+    face = np.tile(np.arange(3), 11)[:-2]
+    ink = np.zeros((len(face), 8, 8), np.uint8)
+    ink[:, :, :4] = 255
+    own = np.zeros((8, 8, 3), np.uint8)
+    own[...] = (0, 128, 255)
+    return GlyphPairs(Atlas(ink, code_point, face, faces, {len(face) - 1: own}, {}), STILL)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**31), st.integers(0, 10**9), st.integers(2, 40), st.data())
+def test_seed_and_place_fix_each_picture_whatever_the_batch(pairs, seed, start, size, data):
+    images, captions = pairs.batch(size, seed, start)
+    first = data.draw(st.integers(0, size - 1))
+    count = data.draw(st.integers(1, size - first))
+    part, some = pairs.batch(count, seed, start + first)
+    assert torch.equal(part, images[first : first + count]) and some == captions[first : first + count]
+
+
+def test_the_stream_is_its_batches_one_after_the_other(pairs):
+    whole, captions = pairs.batch(30, seed=4, start=5)
+    stream = pairs.batches(10, seed=4, start=5)
+    images, words = zip(*(next(stream) for _ in range(3)))
+    assert torch.equal(torch.cat(images), whole) and sum(words, []) == captions == pairs.captions(35, seed=4)[5:]
+
+
+def test_another_seed_gives_other_pictures(pairs):
+    images, captions = pairs.batch(64, seed=0)
+    others, words = pairs.batch(64, seed=1)
+    assert sum(a == b for a, b in zip(captions, words)) < 5 and not torch.equal(images, others)
+
+
+def test_the_same_pictures_from_a_new_object(atlas, pairs):
+    again = GlyphPairs(atlas.training())
+    pairs.batch(8, seed=3)  # the sheet of speckle of another seed must not linger
+    for mine, other in zip(again.batch(8, 9, 100)[:1], pairs.batch(8, 9, 100)[:1]):
+        assert torch.equal(mine, other)
+
+
+def test_pictures_are_floats_between_0_and_1_that_differ(pairs):
+    images, _ = pairs.batch(512)
+    assert images.shape == (512, 3, 32, 32) and images.dtype == torch.float32
+    assert images.min() >= 0 and images.max() <= 1
+    assert (images.flatten(1).std(dim=1) > 0.01).all()  # each shows something
+    assert len(images.flatten(1).unique(dim=0)) == 512
+
+
+@given(st.integers(0, 1000), st.integers(0, 10))
+def test_an_epoch_deals_every_name_once(few, seed, epoch):
+    rows = few.draw(len(few), seed, epoch * len(few))[0]
+    assert sorted(few.atlas.name[rows]) == sorted(few.names) and len(few) == 11
+
+
+def test_no_name_twice_in_a_batch_and_all_faces_have_their_turn(pairs, few):
+    rows = pairs.draw(4096, 0, 0)[0]
+    assert len(set(pairs.atlas.name[rows])) == 4096
+    rows = few.draw(1100, 0, 0)[0]
+    shares = np.bincount(few.atlas.face[rows[few.atlas.name[rows] == "latin capital letter a"]], minlength=3)
+    assert shares.sum() == 100 and shares.min() > 15
+
+
+def test_undisturbed_plain_paint_is_the_atlas_itself(atlas):
+    some = atlas.select(np.arange(0, len(atlas), 500))
+    plain = GlyphPairs(some, Paint(0, 0, 0, 0, coloured=0, described=0))
+    images, captions = plain.batch(len(plain))
+    rows = plain.draw(len(plain), 0, 0)[0]
+    assert captions == some.name[rows].tolist()
+    expected = torch.from_numpy(some.pictures()[rows]).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(images, expected, atol=1e-6, rtol=0)
+
+
+def test_captions_are_true_of_the_pictures(few):
+    """Left half glyph, right half ground: the colours a caption names are those of the pixels."""
+    images, captions = few.batch(600)
+    seen = {"ink": 0, "paper": 0, "style": 0, "typeface": 0, "own": 0}
+    names, colour = "|".join(few.names), "|".join(COLOURS)
+    rows = few.draw(600, 0, 0)[0]
+    for image, caption, row in zip(images, captions, rows):
+        face = few.atlas.faces[few.atlas.face[row]]
+        assert few.atlas.name[row] in caption
+        left, right = image[:, 3, 1], image[:, 3, 6]
+        if row in few.atlas.colour:
+            torch.testing.assert_close(left, torch.tensor([0, 128, 255]) / 255)
+            assert not re.search(rf"\b({colour}) ({names})", caption)
+            seen["own"] += 1
+        elif ink := re.search(rf"(?:^|, )({colour}) (?:on|{names})", caption):
+            torch.testing.assert_close(left, torch.tensor(COLOURS[ink[1]]) / 255)
+            seen["ink"] += 1
+        if paper := re.search(rf" on ({colour})$", caption):
+            torch.testing.assert_close(right, torch.tensor(COLOURS[paper[1]]) / 255)
+            seen["paper"] += 1
+        if style := re.search(rf"^(bold|italic|bold italic|regular) (?:{names})", caption):
+            assert style[1] == face.style
+            seen["style"] += 1
+        if typeface := re.search(r" in (sans|serif|mono)\b", caption):
+            assert typeface[1] == face.typeface.lower()
+            seen["typeface"] += 1
+    assert min(seen.values()) > 20, seen
+
+
+def test_ink_and_paper_always_contrast(pairs):
+    _, ink, paper, _ = pairs.draw(5000, 0, 0)
+    names = np.array(list(COLOURS))
+    dark_ink, dark_paper = np.isin(names[ink], list(DARK)), np.isin(names[paper], list(DARK))
+    assert (dark_ink != dark_paper).all() and 0.1 < dark_paper.mean() < 0.25
+    plain = (names[ink] == "black") & (names[paper] == "white")
+    assert 0.45 < plain.mean() < 0.6
+    assert set(names[ink]) == set(DARK) | set(LIGHT)
+
+
+def test_colours_of_one_name_can_be_told_apart():
+    values = np.array(list(COLOURS.values()))
+    distance = np.linalg.norm(values[:, None] - values[None], axis=-1) + 1e3 * np.eye(len(values))
+    assert distance.min() > 15
+
+
+def test_captions_repeat_so_seldom_that_there_must_be_millions(pairs):
+    """Of n captions drawn with replacement from D equally likely ones n^2 / 2D pairs agree: counted among
+    the wordings that say the most, this bounds how many there are to draw from."""
+    described = GlyphPairs(pairs.atlas, Paint(described=1.0, coloured=1.0))
+    captions = [c for c in described.captions(60_000, seed=1) if re.search(r" in .*, \w+ on ", c)]
+    _, times = np.unique(captions, return_counts=True)
+    agreeing = (times * (times - 1) / 2).sum()
+    assert len(captions) ** 2 / (2 * max(agreeing, 1)) > 2e6
+
+
+def test_turn_zoom_and_shift_stay_within_what_was_asked(few):
+    angle = Paint(rotation=0, zoom=0, shift=0.25, noise=0, coloured=0, described=0)
+    shifted = GlyphPairs(few.atlas.select(np.arange(3)), angle)
+    images, _ = shifted.batch(400)
+    widths = (1 - images[:, 0]).sum(dim=2).max(dim=1).values  # of the half that is inked, in pixels
+    assert widths.min() >= 2 - 1e-4 and widths.max() <= 4 + 1e-4 and widths.std() > 0.2
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**40), st.integers(0, 2**40), st.integers(1, 9))
+def test_random_numbers_depend_on_the_place_alone(seed, start, skip):
+    assert (uniforms_of(seed, start, skip + 2)[skip:] == uniforms_of(seed, start + skip, 2)).all()
+
+
+def test_noise_is_speckle_of_the_strength_asked(atlas):
+    pairs = GlyphPairs(atlas.select(atlas.name == "full stop"), Paint(0, 0, 0, noise=0.2, coloured=1, described=0))
+    calm = GlyphPairs(pairs.atlas, Paint(0, 0, 0, noise=0, coloured=1, described=0))
+    noise = torch.cat([pairs.batch(1, 0, i)[0] - calm.batch(1, 0, i)[0] for i in range(64)])
+    strongest = noise[:, :, :8].flatten(1).std(dim=1).max()
+    assert 0.1 < strongest < 0.2  # clamping to [0, 1] takes some of it
+
+
+def test_no_glyph_no_pairs(atlas):
+    with pytest.raises(MinclipError, match="no glyph"):
+        GlyphPairs(atlas.select(np.zeros(len(atlas), bool)))
