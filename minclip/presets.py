@@ -24,11 +24,11 @@ class Preset:
 PRESETS = {
     "cpu": Preset(  # the demo: two cores, two minutes
         model=CLIPConfig(
-            embed_dim=128, image_resolution=32, vision_layers=(1, 1, 1, 1), vision_width=24, vision_patch_size=None,
+            embed_dim=256, image_resolution=32, vision_layers=(1, 1, 1, 1), vision_width=24, vision_patch_size=None,
             vision_heads=4, context_length=48, vocab_size=4096, transformer_width=128, transformer_heads=4,
             transformer_layers=1,
         ),
-        train=TrainConfig(images_seen=148_000, batch_size=128, lr=1e-3),
+        train=TrainConfig(images_seen=150_000, batch_size=192, lr=3e-3),
     ),
     "laptop-gpu": Preset(  # meant for a GPU of 8 GB
         model=CLIPConfig(

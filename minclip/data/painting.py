@@ -48,12 +48,12 @@ UNIFORMS = 16  # random numbers a picture consumes: four blocks of the Philox co
 class Paint:
     """How far painted pictures stray from black print on white paper. 0 everywhere is the atlas itself."""
 
-    rotation: float = 6.0  # degrees either way
-    zoom: float = 0.12  # scale factor between 1 / (1 + zoom) and 1 + zoom
-    shift: float = 0.06  # of the picture's side, either way
-    noise: float = 0.05  # standard deviation of the speckle, at most
-    coloured: float = 0.5  # share of pictures in coloured ink and paper
-    described: float = 0.5  # share of captions that say more than the name
+    rotation: float = 3.0  # degrees either way
+    zoom: float = 0.06  # scale factor between 1 / (1 + zoom) and 1 + zoom
+    shift: float = 0.03  # of the picture's side, either way
+    noise: float = 0.02  # standard deviation of the speckle, at most
+    coloured: float = 0.25  # share of pictures in coloured ink and paper
+    described: float = 0.25  # share of captions that say more than the name
 
 
 class GlyphPairs:
