@@ -4,9 +4,10 @@ Options are the fields of these dataclasses and of the recipes they hold, throug
 the user's ends in one sentence and a non-zero exit code, never in a traceback.
 """
 
+import os
 import platform
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,12 +16,43 @@ import torch
 import tyro
 
 from . import distributed
+from .clip import CLIP
 from .data.glyphs import load_atlas
-from .demo import describe_device, run_demo, train_on_glyphs, write_json
+from .data.hub import load_pairs, load_pictures
+from .demo import describe_device, run_demo, train_on_glyphs, train_on_pairs, write_json
 from .errors import MinclipError
 from .evaluation import evaluate_glyphs, figures_as_text
 from .presets import PRESETS, Preset, find_preset
 from .pretrained import load
+from .real_pictures import classify_pictures, read_class_names, retrieve_pictures
+from .tokenizer import CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class Source:
+    """Captioned pictures to use in place of the glyphs."""
+
+    data: str | None = None
+    """A data set of captioned pictures: a name on the Hugging Face hub (owner/name), a Parquet, CSV, JSON-lines or
+    WebDataset (.tar) file, or a folder of these or of pictures."""
+    split: str = "train"
+    """Which part of a hub data set or a folder. A file is one part, whatever this says."""
+    image_column: str | None = None
+    """Where the pictures are; guessed where that is obvious."""
+    caption_column: str | None = None
+    """Where the captions, or labels, are; guessed where that is obvious."""
+    workers: int = min(8, (os.cpu_count() or 1) - 1)
+    """Processes that decode pictures, beside this one."""
+
+
+@dataclass(frozen=True)
+class TrainingSource(Source):
+    """Captioned pictures to train on in place of the glyphs."""
+
+    streaming: bool = False
+    """Read the data from end to end, storing nothing; for data larger than the disk."""
+    cache_gb: float = 4.0
+    """Keep decoded pictures on the device if all fit in so many GiB."""
 
 
 @dataclass
@@ -60,25 +92,39 @@ class Demo(Recipe):
 
 @dataclass
 class Pretrain(Recipe):
-    """Train a CLIP and save it, without the demo's tests and report. Under torchrun, by several processes."""
+    """Train a CLIP on glyphs, or on a data set, and save it. Under torchrun, by several processes."""
+
+    source: Annotated[TrainingSource, tyro.conf.arg(name="")] = TrainingSource()
 
     def __call__(self) -> dict:
-        device = find_device(self.device)
-        atlas = load_atlas(self.recipe.model.image_resolution, self.fonts)
-        _, _, records = train_on_glyphs(self.recipe, atlas, self.run, device, self.resume)
+        device, resolution = find_device(self.device), self.recipe.model.image_resolution
+        if self.source.data is None:
+            atlas = load_atlas(resolution, self.fonts)
+            _, _, records = train_on_glyphs(self.recipe, atlas, self.run, device, self.resume)
+            faults, evaluate = {}, f"evaluate {self.run}"
+        else:
+            options = asdict(self.source)
+            pairs = load_pairs(options.pop("data"), resolution=resolution, device=device, **options)
+            _, _, records = train_on_pairs(self.recipe, pairs, pairs.sample_captions(), self.run, device, self.resume)
+            faults, evaluate = pairs.faults.reasons, f"evaluate {self.run} --data {self.source.data}"
         if distributed.rank() == 0:
-            print(f"Saved in {self.run}. Next: python -m minclip evaluate {self.run}")
-        return {"device": describe_device(device), **records[-1]}
+            print(f"Saved in {self.run}. Next: python -m minclip {evaluate}")
+        return {"device": describe_device(device), "skipped_pictures": faults, **records[-1]}
 
 
 @dataclass
 class Evaluate:
-    """Test a model on every task of the glyph world: zero-shot, retrieval, linear probe."""
+    """Test a model: on every task of the glyph world, or on a data set, by class names or by its captions."""
 
     model: Annotated[str, tyro.conf.Positional]
     """A bundled model's name, or the folder of a run."""
     fonts: str | None = None
     """A folder of more fonts (TTF, OTF, TTC) to test on."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source(split="test")
+    classes: Path | None = None
+    """A text file with a class name on each line, for zero-shot classification of the data. Without it, retrieval."""
+    templates: tuple[str, ...] = ("{}",)
+    """Captions in which a class name stands for {}; several are averaged."""
     device: str | None = None
     """cpu, cuda or mps; the best there is if not given."""
     json: Path | None = None
@@ -86,9 +132,25 @@ class Evaluate:
 
     def __call__(self) -> dict:
         model, tokenizer = load(self.model, find_device(self.device))
+        if self.source.data is not None:
+            return self.evaluate_data(model, tokenizer)
+        if self.classes is not None:
+            raise MinclipError("--classes names the classes of a data set; give that with --data.")
         figures, _ = evaluate_glyphs(model, tokenizer, load_atlas(model.config.image_resolution, self.fonts))
         print(figures_as_text(figures))
         return figures
+
+    def evaluate_data(self, model: CLIP, tokenizer: CLIPTokenizer) -> dict:
+        class_names = read_class_names(self.classes) if self.classes is not None else None
+        options = asdict(self.source)
+        pictures = load_pictures(options.pop("data"), resolution=model.config.image_resolution, **options)
+        if class_names is None:
+            figures = {"retrieval": retrieve_pictures(model, tokenizer, pictures)}
+        else:
+            figures = {"zero_shot": classify_pictures(model, tokenizer, pictures, class_names, self.templates)}
+        for name, value in next(iter(figures.values())).items():
+            print(f"{name:<22}{value:>9,}" if isinstance(value, int) else f"{name:<22}{value:>9.1%}")
+        return {**figures, "skipped_pictures": pictures.faults.reasons}
 
 
 @dataclass

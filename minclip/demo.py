@@ -16,7 +16,7 @@ from .presets import Preset, new_model
 from .pretrained import save
 from .report import write_report
 from .tokenizer import CLIPTokenizer
-from .train import fit
+from .train import Pairs, fit
 
 CAPTIONS_READ = 20_000  # painted captions from which the tokenizer learns its merges
 
@@ -27,6 +27,13 @@ def train_on_glyphs(
     """A model trained by the recipe on the atlas's training glyphs, saved in `run` if given; its records."""
     pairs = GlyphPairs(atlas.training(), preset.paint, device)
     captions = [*pairs.names, *pairs.captions(CAPTIONS_READ, preset.train.seed)]
+    return train_on_pairs(preset, pairs, captions, run, device, resume)
+
+
+def train_on_pairs(
+    preset: Preset, pairs: Pairs, captions: list[str], run: Path | None, device: torch.device, resume: bool = False
+) -> tuple[CLIP, CLIPTokenizer, list[dict]]:
+    """The same for any stream of pairs; `captions` are for the tokenizer to learn its merges from."""
     model, tokenizer = new_model(preset.model, captions, preset.train.seed)
     records = fit(model.to(device), tokenizer, pairs, preset.train, run, resume)
     if run is not None and distributed.rank() == 0:

@@ -36,6 +36,7 @@ from .painting import uniforms_of
 from .sources import Columns, captions_of, open_undecoded
 
 DECODED_AT_ONCE = 64  # pictures a worker process is given at a time while the cache fills
+WORTH_PROCESSES = 2000  # fewer pictures are decoded here before processes have started
 SHUFFLE_BUFFER = 2048  # rows of a stream, still encoded, among which the next is drawn
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,7 @@ def cropped_batches(decoder, jobs, workers: int, faults: Faults) -> Iterator[tup
 
 def decode_rows(decoder: Decoder, rows: list[int], workers: int, faults: Faults) -> tuple:
     """-> (pixels of the usable pictures among `rows`, (N,) their rows). Raises MinclipError when most are not."""
+    workers = workers if len(rows) >= WORTH_PROCESSES else 0
     batches = [rows[i : i + DECODED_AT_ONCE] for i in range(0, len(rows), DECODED_AT_ONCE)]
     pictures, usable = [], []
     with tqdm(total=len(rows), desc="decoding", unit=" pictures", unit_scale=True) as progress:
