@@ -37,6 +37,17 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(rearrange(x, "b h l d -> b l (h d)"))
 
+    def at(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """(B, L, W), (B,) -> (B, W): what `forward` gives at one place of each row, where alone it asks."""
+        width = x.shape[-1]
+        q = F.linear(pick(x, place), self.in_proj_weight[:width], self.in_proj_bias[:width])
+        kv = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
+        q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
+        k, v = rearrange(kv, "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        seen = torch.arange(x.shape[1], device=x.device) <= rearrange(place, "b -> b 1 1 1") if self.causal else None
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.out_proj(rearrange(x, "b h 1 d -> b (h d)"))
+
 
 class ResidualAttentionBlock(nn.Module):
     """Tokens exchange information (attention), then each thinks by itself (MLP); both add to x."""
@@ -58,6 +69,16 @@ class ResidualAttentionBlock(nn.Module):
         x = x + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
 
+    def at(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """(B, L, W), (B,) -> (B, W): what `forward` gives at one place of each row, and no more work than that."""
+        x = pick(x, place) + self.attn.at(self.ln_1(x), place)
+        return x + self.mlp(self.ln_2(x))
+
+
+def pick(x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """(B, L, W), (B,) -> (B, W): the token that stands at the given place of each row."""
+    return x[torch.arange(len(x), device=x.device), place]
+
 
 class Transformer(nn.Module):
     """A stack of blocks, (B, L, W) -> (B, L, W)."""
@@ -77,6 +98,14 @@ class Transformer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.resblocks(x)
+
+    def at(self, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """(B, L, W), (B,) -> (B, W): what `forward` gives at one place of each row. CLIP reads nothing else,
+        so the last block need not compute the rest: for a shallow encoder, a large part of the work."""
+        *blocks, last = self.resblocks
+        for block in blocks:
+            x = block(x)
+        return last.at(x, place)
 
 
 class VisionTransformer(nn.Module):
@@ -102,8 +131,8 @@ class VisionTransformer(nn.Module):
         x = rearrange(self.conv1(images), "b w gh gw -> b (gh gw) w")  # one token a patch
         class_token = repeat(self.class_embedding.to(x.dtype), "w -> b 1 w", b=len(x))
         x = torch.cat([class_token, x], dim=1) + self.positional_embedding
-        x = self.transformer(self.ln_pre(x))
-        return self.ln_post(x[:, 0])  # what the class token has gathered
+        first = x.new_zeros(len(x), dtype=torch.long)
+        return self.ln_post(self.transformer.at(self.ln_pre(x), first))  # what the class token has gathered
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) -> (B, E)
         return self.features(images) @ self.proj
@@ -218,6 +247,5 @@ class TextTransformer(nn.Module):
         looked at by what comes before it.
         """
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        x = self.transformer(x)
-        pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]  # (B, W)
+        pooled = self.transformer.at(x, tokens.argmax(dim=1))  # (B, W)
         return self.ln_final(pooled) @ self.text_projection
