@@ -9,6 +9,7 @@ Notebook 06.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 from PIL import Image
@@ -90,7 +91,7 @@ def glyph_tasks(atlas: Atlas) -> dict[str, Task]:
     tasks = [
         named_task("unseen-names", atlas.unseen_names(), "characters whose names were never trained on"),
         named_task(
-            "unseen-typeface", unseen_face.select(unseen_face.split == "train"),
+            "unseen-typeface", unseen_face.select(np.isin(unseen_face.name, atlas.training().name)),
             "every name that was trained on, in a typeface never seen",
         ),
     ]  # fmt: skip
@@ -134,7 +135,9 @@ def style_task(glyphs: Atlas, attribute: str) -> Task:
     glyphs = glyphs.select(letters & (glyphs.of_faces(other) == plain))
     marked = {"weight": "bold", "slant": "italic"}[attribute]
     labels = (glyphs.of_faces(attribute) == marked).astype(np.int64)
-    templates = ("{} latin capital letter", "{} latin small letter")
+    templates = tuple(
+        f"{{}} latin {case} letter {letter}" for case in ("capital", "small") for letter in ascii_lowercase
+    )
     return Task(attribute, glyphs.pictures(), labels, ["regular", marked], templates, f"regular or {marked} letters")
 
 
@@ -150,7 +153,9 @@ def colour_task(glyphs: Atlas, where: str) -> Task:
             some = cover[i :: len(contrast)]
             pictures.append(np.round(np.array(paper) * (1 - some) + np.array(ink) * some).astype(np.uint8))
             labels += [label] * len(some)
-    templates = ("{} latin capital letter",) if where == "ink" else ("latin capital letter on {}",)
+    # Averaged over the alphabet, the letter cancels out of the classifier and the colour is left.
+    wording = "{{}} latin capital letter {}" if where == "ink" else "latin capital letter {} on {{}}"
+    templates = tuple(wording.format(letter) for letter in ascii_lowercase)
     about = f"the colour of the {where}"
     return Task(f"{where}-colour", np.concatenate(pictures), np.array(labels), list(COLOURS), templates, about)
 
