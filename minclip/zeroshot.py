@@ -29,7 +29,7 @@ def zero_shot_classifier(
     templates = [templates] if isinstance(templates, str) else list(templates)
     if not templates or any("{}" not in template for template in templates):
         raise MinclipError(f"Each template must hold {{}} where the class name goes; got {templates}.")
-    captions = [template.format(name) for name in class_names for template in templates]
+    captions = [template.replace("{}", name) for name in class_names for template in templates]
     features = encode_texts(model, tokenizer, captions)  # (K * T, E)
     features = features.view(len(class_names), len(templates), -1).mean(dim=1)
     return F.normalize(features, dim=-1).T
@@ -37,6 +37,8 @@ def zero_shot_classifier(
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """The names as a list. Raises MinclipError where they do not define a classification."""
+    if isinstance(class_names, str):
+        raise MinclipError(f"Class names are a list of strings; got the one string {class_names!r}.")
     class_names = list(class_names)
     if not class_names:
         raise MinclipError("The list of class names is empty; name at least one class.")
@@ -44,21 +46,27 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     for place, name in enumerate(class_names):
         if not isinstance(name, str) or not name.strip():
             raise MinclipError(f"Class {place} is named {name!r}; a class needs a name in words.")
-        if name in seen:
-            raise MinclipError(f"Classes {seen[name]} and {place} are both named {name!r}; make them differ.")
-        seen[name] = place
+        read = " ".join(name.lower().split())  # as the tokenizer does: no case, single spaces
+        if read in seen:
+            raise MinclipError(
+                f"Classes {seen[read]} and {place} are both named {name!r} (case and spaces aside); make them differ."
+            )
+        seen[read] = place
     return class_names
 
 
 @torch.no_grad()
 def encode_texts(model, tokenizer, captions: Sequence[str]) -> torch.Tensor:
-    """Captions -> (B, E) float32 unit features on the model's device, in evaluation mode, in chunks."""
+    """Captions -> (B, E) float32 unit features on the model's device, in evaluation mode, in chunks.
+
+    Raises MinclipError for an empty list.
+    """
     device = model.logit_scale.device
     with evaluating(model):
         return torch.cat(
             [
                 model.encode_text(tokenizer(list(captions[i : i + CHUNK])).to(device)).float()
-                for i in range(0, len(captions), CHUNK)
+                for i in range(0, max(1, len(captions)), CHUNK)  # of none, the tokenizer complains
             ]
         )
 
@@ -97,8 +105,17 @@ def retrieval(
     """Recall at k both ways, for N pairs: is a picture's caption among the k nearest of all N?
 
     -> {"image_to_text_R@1": ..., "text_to_image_R@10": ...}; ties count half, as the expected place.
+
+    Raises MinclipError unless both are (N, E), finite, with N > 0.
     """
+    if image_features.shape != text_features.shape or image_features.ndim != 2 or len(image_features) == 0:
+        raise MinclipError(
+            f"Image features have shape {tuple(image_features.shape)}, text features {tuple(text_features.shape)}; "
+            "retrieval needs pairs, (N, E) of each."
+        )
     similarity = image_features @ text_features.T
+    if not similarity.isfinite().all():  # NaN compares as nearest of all
+        raise MinclipError("The features hold NaN or infinity; look at the model that made them.")
     recalls = {}
     for direction, rows in (("image_to_text", similarity), ("text_to_image", similarity.T)):
         matching = rows.diagonal()[:, None]
