@@ -38,7 +38,7 @@ PRESETS = {
         train=TrainConfig(
             images_seen=4_096_000, batch_size=4096, chunk=1024, lr=1e-3, precision="bfloat16", checkpoint_every=100
         ),
-        paint=Paint(coloured=0.8, described=0.8),
+        paint=Paint(coloured=0.8, colours_named=0.8, described=0.8),
     ),
     "gpu": Preset(  # meant for one large GPU: the paper's 32,768 candidates a step
         model=CLIPConfig(
@@ -50,7 +50,7 @@ PRESETS = {
             checkpoint_every=100,
         ),
         # Captions that say more than the name: there are some 6,000 names, and a batch holds each five times.
-        paint=Paint(coloured=0.9, described=0.95),
+        paint=Paint(coloured=0.9, colours_named=0.95, described=0.95),
     ),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from einops import rearrange
 
 from ..errors import MinclipError
 from .glyphs import Atlas
+from .images import to_device
 
 # Named colours a reader would name the same way, dark ones and light ones (RGB, 0 to 255).
 DARK = {
@@ -27,17 +28,22 @@ LIGHT = {
     "cream": (250, 240, 210), "silver": (205, 205, 210), "lime": (190, 250, 80), "orange": (255, 180, 60),
 }  # fmt: skip
 COLOURS = DARK | LIGHT
+BLACK, WHITE = list(COLOURS).index("black"), list(COLOURS).index("white")
 
-# What people write under pictures. The bare name is the commonest caption by far.
+# What people write under pictures. The bare name is the commonest caption by far; a picture in colour
+# often has its colours named, one in black on white its style or typeface.
 BARE = "{name}"
-TEMPLATES = (
+STYLED = (
     "the character {name}",
     "a picture of {name}",
+    "{style} {name}",
+    "{name} in {typeface}",
+    "{style} {name} in {typeface}",
+)
+COLOURED = (
     "{ink} {name}",
     "{name} on {paper}",
     "{ink} {name} on {paper}",
-    "{style} {name}",
-    "{name} in {typeface}",
     "{style} {name} in {typeface}, {ink} on {paper}",
 )
 
@@ -53,7 +59,8 @@ class Paint:
     shift: float = 0.03  # of the picture's side, either way
     noise: float = 0.02  # standard deviation of the speckle, at most
     coloured: float = 0.25  # share of pictures in coloured ink and paper
-    described: float = 0.25  # share of captions that say more than the name
+    colours_named: float = 0.6  # share of the coloured pictures whose captions name the colours
+    described: float = 0.25  # share of the black ones on white whose captions say more than the name
 
 
 class GlyphPairs:
@@ -127,23 +134,27 @@ class GlyphPairs:
     def write_captions(self, rows: np.ndarray, ink: np.ndarray, paper: np.ndarray, chance: np.ndarray) -> list[str]:
         """A caption for each picture, in a wording drawn by `chance` (B, 2), true of what is seen."""
         colour_names = list(COLOURS)
-        described = chance[:, 0] < self.paint.described
-        wording = (chance[:, 1] * len(TEMPLATES)).astype(int)
-        return [
-            (TEMPLATES[wording[i]] if described[i] else BARE).format(
-                name=self.atlas.name[row], style=self.style[row], typeface=self.typeface[row].lower(),
-                ink="coloured" if row in self.atlas.colour else colour_names[ink[i]], paper=colour_names[paper[i]],
-            )
-            for i, row in enumerate(rows.tolist())
-        ]  # fmt: skip
+        black_on_white = (ink == BLACK) & (paper == WHITE)
+        described = chance[:, 0] < np.where(black_on_white, self.paint.described, self.paint.colours_named)
+        captions = []
+        for i, row in enumerate(rows.tolist()):
+            wordings = STYLED if black_on_white[i] else COLOURED
+            wording = wordings[int(chance[i, 1] * len(wordings))] if described[i] else BARE
+            captions.append(
+                wording.format(
+                    name=self.atlas.name[row], style=self.style[row], typeface=self.typeface[row].lower(),
+                    ink="coloured" if row in self.atlas.colour else colour_names[ink[i]], paper=colour_names[paper[i]],
+                )
+            )  # fmt: skip
+        return captions
 
     def paint_pictures(
         self, rows: np.ndarray, ink: np.ndarray, paper: np.ndarray, chance: np.ndarray, seed: int
     ) -> torch.Tensor:
         """(B, 3, S, S) float in [0, 1]: the glyphs of `rows`, placed by `chance` (B, at least 7)."""
         paint, size = self.paint, self.atlas.size
-        chance = torch.from_numpy(chance).float().to(self.device)
-        position = torch.from_numpy(rows).to(self.device)
+        chance = to_device(torch.from_numpy(chance).float(), self.device)
+        position = to_device(torch.from_numpy(rows), self.device)
         spread = 2 * chance - 1  # uniform in [-1, 1]
         angle = torch.deg2rad(paint.rotation * spread[:, 0])
         zoom = (1 + paint.zoom) ** spread[:, 1]
@@ -152,8 +163,8 @@ class GlyphPairs:
         place = torch.stack([cos, sin, shift[:, 0], -sin, cos, shift[:, 1]], dim=1).view(-1, 2, 3)
         grid = F.affine_grid(place, (len(rows), 1, size, size), align_corners=False)
 
-        front = rearrange(self.palette[torch.from_numpy(ink).to(self.device)], "b c -> b c 1 1")
-        back = rearrange(self.palette[torch.from_numpy(paper).to(self.device)], "b c -> b c 1 1")
+        front = rearrange(self.palette[to_device(torch.from_numpy(ink), self.device)], "b c -> b c 1 1")
+        back = rearrange(self.palette[to_device(torch.from_numpy(paper), self.device)], "b c -> b c 1 1")
         cover = F.grid_sample(self.ink[position].unsqueeze(1) / 255, grid, align_corners=False)
         if self.colours is not None:
             front = self.own_colours(front, torch.from_numpy(rows), grid)
@@ -170,8 +181,8 @@ class GlyphPairs:
         which = self.coloured_rows[rows]
         front = front.expand(-1, -1, self.atlas.size, self.atlas.size).clone()
         own = (which >= 0).nonzero().flatten()
-        pictures = rearrange(self.colours[which[own]], "b h w c -> b c h w").to(self.device) / 255
-        own = own.to(self.device)
+        pictures = to_device(rearrange(self.colours[which[own]], "b h w c -> b c h w"), self.device) / 255
+        own = to_device(own, self.device)
         front[own] = F.grid_sample(pictures, grid[own], align_corners=False)
         return front
 
@@ -200,7 +211,7 @@ def choose_colours(chance: np.ndarray, coloured: float) -> tuple[np.ndarray, np.
     dark = (chance[:, 0] * len(DARK)).astype(int)
     light = len(DARK) + (chance[:, 1] * len(LIGHT)).astype(int)
     plain = chance[:, 2] >= coloured
-    dark[plain], light[plain] = 0, len(DARK)
+    dark[plain], light[plain] = BLACK, WHITE
     # A third of the coloured pictures are light on dark, as chalk on a blackboard.
     inverted = chance[:, 2] < coloured / 3
     return np.where(inverted, light, dark), np.where(inverted, dark, light)
