@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import tarfile
+import zipfile
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, fit, preprocess
-from minclip.data.decoding import PictureCache, decode, shrink
+from minclip.data.decoding import Decoder, PictureCache, decode, run_decoder, shrink
 from minclip.data.hub import load_pairs, load_pictures
 from minclip.data.images import normalize, resize_and_crop
 
@@ -134,6 +136,33 @@ def test_cached_decoded_in_turn_and_in_a_worker_are_one_stream():
         assert torch.equal(a[0], b[0]) and torch.equal(a[0], c[0])
         assert a[1] == b[1] == c[1]
     assert torch.equal(before, torch.get_rng_state())  # the global generator belongs to training
+
+
+@pytest.mark.parametrize("kind", list(PAIRS))
+def test_processes_take_turns_at_one_stream(kinds, kind):
+    whole = [caption for _, captions in islice(kinds[kind].batches(8, 2, 8), 3) for caption in captions]
+    for rank in (0, 1):
+        turns = islice(kinds[kind].batches(4, 2, 8 + 4 * rank, stride=8), 3)
+        assert [captions for _, captions in turns] == [whole[i : i + 4] for i in range(4 * rank, 24, 8)]
+
+
+def die(image):
+    os._exit(3)
+
+
+def test_a_worker_that_dies_is_an_error_and_not_a_wait():
+    decoder = Decoder(die, 16, good(2), "image")
+    decoder.table = decoder.table.cast_column("image", datasets.Image(decode=False))
+    with pytest.raises(MinclipError, match="decodes pictures died.*fewer workers"):
+        next(run_decoder(decoder, [[0, 1]], workers=1))
+
+
+def test_pictures_inside_an_archive_are_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.writestr("a.png", encode(picture(3)))
+    address = f"zip://a.png::{tmp_path / 'pictures.zip'}"
+    data = datasets.Dataset.from_dict({"image": [address], "caption": ["three"]})
+    assert next(load_pairs(data, resolution=16).batches(1))[1] == ["three"]
 
 
 def test_seeds_and_epochs_differ():

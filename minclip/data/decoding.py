@@ -90,8 +90,7 @@ def decode(picture: bytes | str | None, transform: Callable[[Image.Image], Pixel
         if isinstance(picture, str):
             if picture.startswith(("http://", "https://")):
                 return "it is an address; download the pictures first, minclip fetches none while training"
-            with fsspec.open(picture) as file:  # on disk, inside an archive, or streamed from the hub
-                picture = file.read()
+            picture = read_file(picture)
         if not picture:
             return "it is empty"
         with warnings.catch_warnings():
@@ -104,6 +103,13 @@ def decode(picture: bytes | str | None, transform: Callable[[Image.Image], Pixel
         return "it is not a picture in a known format"
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error, KeyError and more
         return f"{type(error).__name__}: {error}".rstrip(".")
+
+
+def read_file(path: str) -> bytes:
+    if "://" not in path:
+        return Path(path).read_bytes()
+    with fsspec.open(path) as file:  # inside an archive, or streamed from the hub
+        return file.read()
 
 
 def shrink(image: Image.Image, side: int) -> Pixels:
