@@ -6,6 +6,7 @@ same constants, so that any picture suits any model.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,9 +24,23 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 in [0, 255] or float in [0, 1], (B, 3, H, W) -> float, zero mean and unit deviation."""
     if images.dtype == torch.uint8:
         images = images.float() / 255
-    mean = images.new_tensor(MEAN).view(3, 1, 1)
-    std = images.new_tensor(STD).view(3, 1, 1)
+    mean, std = mean_and_std(images.device, images.dtype)
     return (images - mean) / std
+
+
+@lru_cache
+def mean_and_std(device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """MEAN and STD, (3, 1, 1) each, where the pictures are: sent once, since a GPU stops work for each sending."""
+    with torch.inference_mode(False):  # kept, and so usable in training, wherever they are first asked for
+        mean, std = (torch.tensor(values, device=device, dtype=dtype).view(3, 1, 1) for values in (MEAN, STD))
+    return mean, std
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on the device, for which neither the GPU stops work nor the caller waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

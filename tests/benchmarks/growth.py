@@ -46,6 +46,7 @@ def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     for candidates in CANDIDATES:
         if 12 * candidates**2 / 2**30 < PLAIN_GIB:
             points.append(of_loss("plain loss", candidates, width, device, contrastive_loss))
+            show(points[-1])
         points.append(of_tiled_loss(candidates, width, device, points, seconds_each))
         show(points[-1])
     for candidates in WHOLE_STEPS:
