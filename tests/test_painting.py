@@ -132,7 +132,7 @@ def test_ink_and_paper_always_contrast(pairs):
     share = Paint().coloured / 3  # of pictures, as chalk on a blackboard
     assert (dark_ink != dark_paper).all() and 0.7 * share < dark_paper.mean() < 1.3 * share
     plain = (names[ink] == "black") & (names[paper] == "white")
-    assert 0.45 < plain.mean() < 0.6
+    assert 1 - 1.15 * 3 * share < plain.mean() < 1 - 0.85 * 3 * share + 0.02
     assert set(names[ink]) == set(DARK) | set(LIGHT)
 
 
