@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: setup demo test lab bench check lint
+.PHONY: setup demo test lab exercises bench check lint
 
 setup: .venv/ready
 
@@ -23,6 +23,9 @@ lint: setup
 
 lab: setup
 	$(BIN)/jupyter lab notebooks/00_a_clip_in_five_minutes.ipynb
+
+exercises: setup
+	$(BIN)/python solutions/generate.py
 
 bench: setup
 	$(BIN)/python -m minclip bench

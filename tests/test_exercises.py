@@ -1,0 +1,296 @@
+"""The exercises are what solutions/ makes of them, and their checks accept right answers and no others.
+
+Cells run in this process, each check with nothing at hand but the function it checks: so none of them
+can lean on the solution, or on what an earlier cell left behind. One test hands a made-up submission
+to nbgrader itself, another runs the solutions under nbval, as notebooks are.
+"""
+
+import ast
+import importlib.util
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SOLUTIONS = sorted((ROOT / "solutions").glob("*/*.ipynb"))
+HEADING = re.compile(r"Difficulty ([1-5]) of 5\. About (\d+) minutes\. (\d+) points")
+
+
+@dataclass
+class Exercise:
+    """One function that a student writes, and what surrounds it in the notebook."""
+
+    assignment: str
+    name: str
+    text: str  # the cell above the answer
+    setup: list[str]  # ordinary cells before it
+    solution: str
+    visible: str
+    hidden: str
+    points: int
+
+    def __repr__(self) -> str:  # for pytest's names
+        return f"{self.assignment[:2]}-{self.name}"
+
+
+def load_module(path: Path):
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells(path: Path) -> list[dict]:
+    return [cell | {"source": "".join(cell["source"])} for cell in json.loads(path.read_text("utf-8"))["cells"]]
+
+
+def grade_id(cell: dict) -> str | None:
+    return cell["metadata"].get("nbgrader", {}).get("grade_id")
+
+
+def read_exercises(path: Path) -> list[Exercise]:
+    found, setup, text = [], [], ""
+    by_id = {grade_id(cell): cell for cell in cells(path)}
+    for cell in cells(path):
+        if cell["cell_type"] == "markdown":
+            text = cell["source"] if grade_id(cell) is None else text
+        elif (name := grade_id(cell)) is None:
+            setup.append(cell["source"])
+        elif cell["metadata"]["nbgrader"]["solution"]:
+            checks = [by_id[f"{name}-{kind}"] for kind in ("visible", "hidden")]
+            points = sum(check["metadata"]["nbgrader"]["points"] for check in checks)
+            sources = [check["source"] for check in checks]
+            found.append(Exercise(path.stem, name, text, setup.copy(), cell["source"], *sources, points))
+    return found
+
+
+EXERCISES = [exercise for path in SOLUTIONS for exercise in read_exercises(path)]
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=repr)
+every_notebook = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+
+
+def answers(exercise: Exercise) -> dict[str, Callable]:
+    """What solutions/answers/ holds for it: label -> function."""
+    module = answers_module(exercise.assignment)
+    prefix = f"{exercise.name}__"
+    return {name.removeprefix(prefix): value for name, value in vars(module).items() if name.startswith(prefix)}
+
+
+@cache
+def answers_module(assignment: str):
+    return load_module(ROOT / "solutions" / "answers" / f"{assignment}.py")
+
+
+def defined(exercise: Exercise, source: str) -> Callable:
+    """The function that an answer cell defines, after the notebook's ordinary cells."""
+    namespace = {"__name__": "notebook"}
+    for cell in [*exercise.setup, source]:
+        exec(compile(cell, f"<{exercise!r}>", "exec"), namespace)
+    return namespace[exercise.name]
+
+
+def check(exercise: Exercise, which: str, function: Callable) -> None:
+    """Run the visible or the hidden check on a function, with nothing else defined."""
+    source = getattr(exercise, which)
+    exec(compile(source, f"<{exercise!r} {which}>", "exec"), {"__name__": "check", exercise.name: function})
+
+
+def failure(exercise: Exercise, which: str, function: Callable) -> BaseException | None:
+    try:
+        check(exercise, which, function)
+    except Exception as error:
+        return error
+    return None
+
+
+# The notebooks
+
+
+def test_exercises_are_what_solutions_make_of_them(tmp_path):
+    pytest.importorskip("nbgrader", reason="pip install minclip[instructor]")
+    names = load_module(ROOT / "solutions" / "generate.py").generate(tmp_path)
+    assert names == [path.stem for path in SOLUTIONS]
+    made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    folder = ROOT / "exercises"
+    kept = {path.relative_to(folder): path.read_bytes() for path in folder.glob("*/*") if path.is_file()}
+    assert sorted(made) == sorted(kept), "files are missing or left over: make exercises"
+    assert [str(path) for path in made if made[path] != kept[path]] == [], "out of date: make exercises"
+
+
+def test_nothing_hidden_reaches_a_student():
+    for path in (ROOT / "exercises").rglob("*.ipynb"):
+        text = path.read_text("utf-8")
+        assert "HIDDEN" not in text and "SOLUTION" not in text and "Mark scheme" not in text
+        stubs = [cell for cell in cells(path) if cell["source"].endswith("    raise NotImplementedError()")]
+        assert len(stubs) == len([e for e in EXERCISES if e.assignment == path.stem])
+
+
+@every_notebook
+def test_every_cell_was_run_once_and_in_order(path):
+    counts = [cell["execution_count"] for cell in cells(path) if cell["cell_type"] == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_solutions_still_print_what_they_store(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout", "300", "-p", "no:cacheprovider"]
+    run = subprocess.run([*command, "solutions"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-2000:]
+
+
+@every_exercise
+def test_a_student_is_told_what_to_do(exercise):
+    assert "**Goal.**" in exercise.text and "**Why it matters.**" in exercise.text
+    assert exercise.text.count("<details>") == 2
+    assert int(HEADING.search(exercise.text)[3]) == exercise.points
+    (stub,) = [node for node in ast.parse(exercise.solution).body if getattr(node, "name", None) == exercise.name]
+    assert ast.get_docstring(stub) and stub.returns, "the stub needs a docstring and a type for its result"
+    assert all(argument.annotation for argument in stub.args.args)
+
+
+def test_the_guide_lists_every_exercise_with_its_points():
+    guide = (ROOT / "solutions" / "README.md").read_text("utf-8")
+    for exercise in EXERCISES:
+        difficulty, minutes, points = HEADING.search(exercise.text).groups()
+        assert f"| `{exercise.name}` | {difficulty} | {minutes} | {points} |" in guide
+
+
+# The checks
+
+
+@every_exercise
+def test_the_solution_passes(exercise):
+    solution = defined(exercise, exercise.solution)
+    check(exercise, "visible", solution)
+    check(exercise, "hidden", solution)
+
+
+@every_exercise
+def test_the_stub_fails_as_not_implemented_and_in_no_other_way(exercise):
+    path = ROOT / "exercises" / exercise.assignment / f"{exercise.assignment}.ipynb"
+    (stub,) = [cell["source"] for cell in cells(path) if grade_id(cell) == exercise.name]
+    for which in ("visible", "hidden"):
+        with pytest.raises(NotImplementedError):
+            check(exercise, which, defined(exercise, stub))
+
+
+@every_exercise
+def test_right_answers_written_differently_pass(exercise):
+    right = [function for label, function in answers(exercise).items() if label.startswith("right")]
+    assert right
+    for function in right:
+        check(exercise, "visible", function)
+        check(exercise, "hidden", function)
+
+
+@every_exercise
+def test_wrong_answers_fail_and_hear_why(exercise):
+    wrong = {label: f for label, f in answers(exercise).items() if not label.startswith("right")}
+    caught = {label: failure(exercise, "visible", function) for label, function in wrong.items()}
+    late = [label for label in wrong if caught[label] is None and failure(exercise, "hidden", wrong[label]) is None]
+    assert late == [], "these wrong answers pass both checks"
+    seen = [error for error in caught.values() if error is not None]
+    assert len(wrong) >= 4 and len(seen) >= 3
+    for error in seen:  # the student reads a sentence, not a traceback from inside the check
+        assert isinstance(error, AssertionError) and len(str(error)) > 20, repr(error)
+    for function in wrong.values():
+        assert inspect.getdoc(function) and "Belief:" in inspect.getdoc(function)
+
+
+def spoilt(value):
+    """NaN for numbers, nothing for text and lists: what must satisfy no comparison."""
+    if isinstance(value, torch.Tensor):
+        return torch.full_like(value, torch.nan) if value.is_floating_point() else ~value
+    if isinstance(value, tuple | list | dict):
+        return type(value)(map(spoilt, value)) if isinstance(value, tuple) else type(value)()
+    return float("nan") if isinstance(value, float) else None
+
+
+@every_exercise
+def test_nan_and_nothing_never_pass(exercise):
+    solution = defined(exercise, exercise.solution)
+    for answer in (lambda *a, **k: spoilt(solution(*a, **k)), lambda *a, **k: None):
+        for which in ("visible", "hidden"):
+            assert failure(exercise, which, answer) is not None, f"the {which} check let it pass"
+
+
+def test_no_check_imports_an_answer():
+    for exercise in EXERCISES:
+        for source in (exercise.visible, exercise.hidden):
+            nodes = list(ast.walk(ast.parse(source)))
+            modules = {
+                alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names
+            }
+            modules |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+            assert modules <= {*sys.stdlib_module_names, "torch", "numpy", "sklearn", "minclip"}
+
+
+# nbgrader
+
+
+@pytest.mark.filterwarnings("ignore:Object of type")  # of nbgrader's own data base
+def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
+    """A student solves the first exercise, half of the second, none of the rest, and meddles with a check."""
+    pytest.importorskip("nbgrader", reason="pip install minclip[instructor]")
+    from nbgrader.api import Gradebook
+
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # nbgrader calls alembic
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    first, second, third = (e for e in EXERCISES if e.assignment == SOLUTIONS[0].stem and e in EXERCISES[:3])
+    name = first.assignment
+    source = tmp_path / "solutions" / name
+    source.mkdir(parents=True)
+    (source / f"{name}.ipynb").write_bytes(SOLUTIONS[0].read_bytes())
+    api = load_module(ROOT / "solutions" / "generate.py").course(tmp_path)
+
+    def succeed(result):
+        assert result["success"], result.get("error", "") + result["log"]
+
+    succeed(api.generate_assignment(name))
+    submission = json.loads((tmp_path / "exercises" / name / f"{name}.ipynb").read_text("utf-8"))
+    half_right = next(f for label, f in answers(second).items() if passes_in_part(second, label, f))
+    for cell in submission["cells"]:
+        if grade_id(cell) == first.name:
+            cell["source"] = first.solution
+        if grade_id(cell) == second.name:
+            cell["source"] = inspect.getsource(half_right).replace(half_right.__name__, second.name)
+        if grade_id(cell) == f"{third.name}-visible":
+            cell["source"] = "print('all well')"
+    handed_in = tmp_path / "submitted" / "ada" / name
+    handed_in.mkdir(parents=True)
+    (handed_in / f"{name}.ipynb").write_text(json.dumps(submission), "utf-8")
+
+    succeed(api.autograde(name, "ada"))
+    succeed(api.generate_feedback(name, "ada"))
+
+    visible = {
+        grade_id(cell): cell["metadata"]["nbgrader"].get("points") for cell in submission["cells"] if grade_id(cell)
+    }
+    with Gradebook(api.coursedir.db_url) as gradebook:
+        submitted = gradebook.find_submission(name, "ada")
+        got = {grade.name: grade.auto_score for grade in submitted.notebooks[0].grades if grade.auto_score}
+        assert submitted.max_score == sum(points for points in visible.values() if points)
+    assert got == {
+        f"{first.name}-visible": visible[f"{first.name}-visible"],
+        f"{first.name}-hidden": visible[f"{first.name}-hidden"],
+        f"{second.name}-visible": visible[f"{second.name}-visible"],
+    }
+    (feedback,) = (tmp_path / "feedback" / "ada" / name).glob("*.html")
+    assert first.name in feedback.read_text("utf-8")
+
+
+def passes_in_part(exercise: Exercise, label: str, function: Callable) -> bool:
+    """Wrong in what the hidden check alone looks at, and written with nothing but torch."""
+    alone = not re.search(r"\b(_\w+|minclip)\(", inspect.getsource(function))
+    return alone and not label.startswith("right") and failure(exercise, "visible", function) is None
