@@ -24,7 +24,7 @@ class Preset:
 PRESETS = {
     "cpu": Preset(  # the demo: two cores, two minutes
         model=CLIPConfig(
-            embed_dim=256, image_resolution=32, vision_layers=(1, 1, 1, 1), vision_width=24, vision_patch_size=None,
+            embed_dim=256, image_resolution=32, vision_layers=(1, 2, 1, 1), vision_width=16, vision_patch_size=None,
             vision_heads=4, context_length=48, vocab_size=4096, transformer_width=128, transformer_heads=4,
             transformer_layers=1,
         ),
