@@ -38,10 +38,15 @@ def linear_probe(
     Validation data are `validation_share` of the training data, drawn by class where each class has
     enough; with too few pictures to set any aside, the middle penalty of the range is used.
 
-    Raises MinclipError for fewer than two classes, lengths that differ, or features not finite.
+    Raises MinclipError for fewer than two classes, shapes that do not fit, or features not finite.
     """
     train_features, train_labels = _checked(train_features, train_labels, "training")
     test_features, test_labels = _checked(test_features, test_labels, "test")
+    if train_features.shape[1] != test_features.shape[1]:
+        raise MinclipError(
+            f"The training features are {train_features.shape[1]} wide, the test features {test_features.shape[1]}; "
+            "take both from the same encoder."
+        )
     classes, counts = np.unique(train_labels, return_counts=True)
     if len(classes) < 2:
         raise MinclipError(f"The training labels hold {len(classes)} class; a probe needs at least two.")
@@ -96,10 +101,13 @@ def probe_features(model, images: torch.Tensor) -> np.ndarray:
 
 
 def _checked(features, labels, which: str) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(features, torch.Tensor):
+        features = features.detach().double()  # NumPy knows no bfloat16
     features, labels = (np.asarray(x.cpu() if isinstance(x, torch.Tensor) else x) for x in (features, labels))
-    if features.ndim != 2 or len(features) != len(labels) or len(labels) == 0:
+    if features.ndim != 2 or labels.shape != (len(features),) or len(labels) == 0:
         raise MinclipError(
-            f"The {which} features have shape {features.shape} for {len(labels)} labels; expected (N, D) and N > 0."
+            f"The {which} features have shape {features.shape}, the labels {labels.shape}; "
+            "expected (N, D) and (N,) with N > 0."
         )
     if not np.isfinite(features).all():
         raise MinclipError(f"The {which} features hold NaN or infinity; look at the model that made them.")
