@@ -36,6 +36,12 @@ class CLIPConfig:
     def __post_init__(self):
         if isinstance(self.vision_layers, list):  # JSON has no tuples
             object.__setattr__(self, "vision_layers", tuple(self.vision_layers))
+        for name in ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size",
+                     "transformer_width", "transformer_heads", "transformer_layers"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise MinclipError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if min(self.vision_layers if self.is_resnet else (self.vision_layers,), default=1) < 1:
+            raise MinclipError(f"vision_layers is {self.vision_layers}; each must be at least 1.")
         if self.is_resnet:
             if len(self.vision_layers) != 4:
                 raise MinclipError(f"vision_layers is {self.vision_layers}; a ResNet has four stages.")
@@ -43,7 +49,7 @@ class CLIPConfig:
                 raise MinclipError(
                     f"image_resolution is {self.image_resolution}; a ResNet halves it five times, so give a multiple of 32."
                 )
-        elif not self.vision_patch_size or self.image_resolution % self.vision_patch_size:
+        elif (self.vision_patch_size or 0) < 1 or self.image_resolution % self.vision_patch_size:
             raise MinclipError(
                 f"vision_patch_size {self.vision_patch_size} does not divide image_resolution {self.image_resolution}."
             )
@@ -93,6 +99,10 @@ class CLIP(TextTransformer):
     def encode_image(self, images: torch.Tensor, normalize: bool = True) -> torch.Tensor:
         """(B, 3, R, R) from `preprocess` -> (B, E), on the unit sphere if `normalize`."""
         side = self.config.image_resolution
+        if not images.is_floating_point():
+            raise MinclipError(
+                f"Pictures are {images.dtype}; minclip.preprocess(images, model.config) makes them floats."
+            )
         if images.ndim != 4 or images.shape[1:] != (3, side, side):
             raise MinclipError(
                 f"Pictures have shape {tuple(images.shape)}; this model reads (B, 3, {side}, {side}). "
@@ -103,9 +113,11 @@ class CLIP(TextTransformer):
 
     def encode_text(self, tokens: torch.Tensor, normalize: bool = True) -> torch.Tensor:
         """(B, L) from the tokenizer -> (B, E), on the unit sphere if `normalize`."""
-        if tokens.ndim != 2 or tokens.shape[1] > self.config.context_length:
+        if tokens.is_floating_point():
+            raise MinclipError(f"Tokens are {tokens.dtype}; expected the tokenizer's int64.")
+        if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= self.config.context_length:
             raise MinclipError(
-                f"Tokens have shape {tuple(tokens.shape)}; this model reads (B, L) with L at most "
+                f"Tokens have shape {tuple(tokens.shape)}; this model reads (B, L) with L from 1 to "
                 f"{self.config.context_length}. Give the tokenizer that context_length."
             )
         features = self.read(tokens)
