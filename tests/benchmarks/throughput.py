@@ -41,7 +41,7 @@ SMALL = {
     "RN50, half as wide and deep": replace(RN50, vision_width=32, vision_layers=(2, 2, 3, 2), **NARROW),
     "glyphs": PRESETS["cpu"].model,
 }
-CPU_BATCH = {"ViT-B/32": 32, "ViT-B/16": 12, "RN50": 12, "glyphs": 128}  # a few seconds a step
+CPU_BATCH = {"ViT-B/32": 16, "ViT-B/16": 6, "RN50": 6, "glyphs": 128}  # about a second a step
 
 
 @dataclass
