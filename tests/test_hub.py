@@ -364,9 +364,10 @@ def test_sources_that_cannot_be_opened_get_one_sentence(sources, tmp_path, monke
 
 
 def test_addresses_are_not_fetched():
-    data = datasets.Dataset.from_dict({"image": ["https://example.org/a.jpg"] * 3, "caption": list("abc")})
-    with pytest.raises(MinclipError, match="it is an address"):
-        load_pairs(data, resolution=16)
+    for address in ("https://example.org/a.jpg", "zip://a.jpg::https://example.org/a.zip", "ftp://example.org/a.jpg"):
+        data = datasets.Dataset.from_dict({"image": [address] * 3, "caption": list("abc")})
+        with pytest.raises(MinclipError, match="3 of the first 3 .*it is an address"):
+            load_pairs(data, resolution=16)
 
 
 def test_evaluation_pictures_are_those_of_preprocess():

@@ -8,6 +8,7 @@ of captioned pictures from these parts.
 
 import io
 import logging
+import re
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,8 @@ MARGIN = 8 / 7  # shorter side over resolution before the random crop: 256 for 2
 MAX_ASPECT = 2  # of a longer strip only the middle is kept, so that no picture fills the memory
 # What PIL may read. Not EPS, for which it would start another program, nor rare formats with old parsers.
 FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+# What a path may begin with: an archive's name, or the hub's where `datasets` streams from there.
+LOCAL = {"file", "gzip", "hf", "tar", "zip"}
 NAMED = 10  # damaged pictures named as they turn up; the rest are counted, and listed in `faults.reasons`
 ENOUGH = 256  # pictures tried before a source may be called mostly unreadable
 
@@ -88,7 +91,7 @@ def decode(picture: bytes | str | None, transform: Callable[[Image.Image], Pixel
         if picture is None:
             return "there is no picture"
         if isinstance(picture, str):
-            if picture.startswith(("http://", "https://")):
+            if set(re.findall(r"(\w+)://", picture)) - LOCAL:
                 return "it is an address; download the pictures first, minclip fetches none while training"
             picture = read_file(picture)
         if not picture:
