@@ -83,16 +83,18 @@ class CLIPTokenizer:
         Raises MinclipError when it is damaged, or another kind of tokenizer.
         """
         try:
-            backend = Tokenizer.from_str(text)
-        except Exception as error:  # the library raises nothing more particular
-            raise MinclipError(f"This is no tokenizer.json, or a damaged one: {error!s:.200}") from error
-        backend.decoder = _decoder()  # transformers' own leaves `</w>` in the text
-        brackets = [backend.token_to_id(START), backend.token_to_id(END)]
-        if backend.encode("").ids != brackets or brackets[1] != backend.get_vocab_size() - 1:
-            raise MinclipError(
-                f"This tokenizer is not CLIP's: it does not put texts between {START} and {END}, its last entry."
-            )
-        return cls(backend, context_length)
+            contents = json.loads(text)
+            vocabulary, merges = contents["model"]["vocab"], contents["model"]["merges"]
+            merges = [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]  # older: "a b"
+            added = [token["content"] for token in contents["added_tokens"]]
+            tokenizer = cls.from_vocabulary(vocabulary, merges, context_length)
+        except MinclipError:
+            raise
+        except Exception as error:  # wrong in JSON, in shape, or to the library, which raises nothing more particular
+            raise MinclipError(f"This is no tokenizer.json of CLIP's, or a damaged one: {error!r:.200}") from error
+        if extra := [token for token in added if token not in vocabulary]:
+            raise MinclipError(f"This tokenizer is not CLIP's: it has added {extra[0]!r} after {END}.")
+        return tokenizer
 
     @classmethod
     def from_merges(cls, merges: list[tuple[str, str]], context_length: int = 77) -> "CLIPTokenizer":
@@ -100,11 +102,26 @@ class CLIPTokenizer:
         alphabet = [_byte_characters()[byte] for byte in _vocabulary_order()]
         entries = [*alphabet, *(c + LAST for c in alphabet), *(a + b for a, b in merges), START, END]
         vocabulary = {entry: i for i, entry in enumerate(dict.fromkeys(entries))}
+        return cls.from_vocabulary(vocabulary, merges, context_length)
+
+    @classmethod
+    def from_vocabulary(
+        cls, vocabulary: dict[str, int], merges: list[tuple[str, str]], context_length: int = 77
+    ) -> "CLIPTokenizer":
+        """The tokenizer of these merges, its entries numbered as given, from 0 to END.
+
+        Raises MinclipError when they are numbered otherwise.
+        """
+        numbers = [vocabulary.get(START), *sorted(vocabulary.values())]
+        if numbers != [len(vocabulary) - 2, *range(len(vocabulary))] or vocabulary.get(END) != numbers[-1]:
+            raise MinclipError(
+                f"This vocabulary is not CLIP's: it is not numbered from 0 on, with {START} and {END} last."
+            )
         backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix=LAST))
         _cut_into_words(backend)
         backend.add_special_tokens([START, END])
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{START} $A {END}", special_tokens=[(START, len(vocabulary) - 2), (END, len(vocabulary) - 1)]
+            single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
         )
         return cls(backend, context_length)
 
@@ -151,12 +168,7 @@ def _cut_into_words(backend: Tokenizer) -> None:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(WORD, behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    backend.decoder = _decoder()
-
-
-def _decoder() -> decoders.Decoder:
-    """Characters back to bytes, and a space after each word."""
-    return decoders.Sequence([decoders.ByteLevel(), decoders.Replace(LAST, " ")])
+    backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace(LAST, " ")])
 
 
 def _vocabulary_order() -> list[int]:
