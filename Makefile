@@ -14,8 +14,10 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python -m minclip demo
 
+test: export TQDM_DISABLE = 1
 test: setup lint
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks solutions
 
 lint: setup
 	$(BIN)/ruff check .
