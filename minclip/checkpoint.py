@@ -8,7 +8,10 @@ are read with `weights_only=True`, so that opening one never runs code.
 import json
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,14 +19,15 @@ import torch
 
 from .errors import MinclipError
 
-CHECKPOINT, METRICS = "checkpoint.pt", "metrics.jsonl"
+CHECKPOINT, PREVIOUS, METRICS = "checkpoint.pt", "checkpoint.previous.pt", "metrics.jsonl"
+PARTS = {"model", "optimizer", "step", "model_config", "train_config", "tokenizer", "random_states"}
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Let `write(file)` fill a neighbour of `path`, then rename it into place.
 
-    Raises MinclipError, with `path` as it was before and nothing half-written beside it, when the
-    folder cannot be written or the disk is full.
+    Raises MinclipError when the folder cannot be written or the disk is full. Then, and whatever else
+    `write` raises, `path` is as it was before and nothing half-written lies beside it.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -34,11 +38,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.fsync(file.fileno())  # on the disk before the name points at it
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        partial.unlink(missing_ok=True)
         raise MinclipError(
             f"Could not write {path}: {error}. What was there before is untouched; "
             "free some space, or name a folder you may write to."
         ) from error
+    finally:
+        with suppress(OSError):  # gone if all went well, and where its folder is none at all
+            partial.unlink()
 
 
 def write_checkpoint(folder: Path, checkpoint: dict) -> None:
@@ -50,19 +56,26 @@ def read_checkpoint(folder: Path) -> dict:
     """What `write_checkpoint` was given. Raises MinclipError where there is none, or it is damaged."""
     path = folder / CHECKPOINT
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                if (part := parts.testzip()) is not None:  # torch itself does not look at the checksums
+                    raise OSError(f"{part} is not what was written.")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, NotADirectoryError):
         raise MinclipError(f"There is no checkpoint {path}; name the folder of a run that saved one.") from None
     except pickle.UnpicklingError as error:
         raise MinclipError(
             f"{path} holds pickled objects besides tensors, or is not a checkpoint at all; opening it could run "
             "somebody's code, so minclip does not. Use a file that minclip wrote, or safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise MinclipError(
-            f"{path} is damaged (truncated by a full disk or a broken copy?): {str(error).splitlines()[0]} "
+            f"{path} is damaged (truncated by a full disk or a broken copy?): {error!r:.200} "
             "Delete it and train again, or restore a copy."
         ) from error
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= PARTS:
+        raise MinclipError(f"{path} holds something else than a run's checkpoint; name the folder of a run.")
+    return checkpoint
 
 
 def random_states() -> dict[str, torch.Tensor]:
@@ -81,15 +94,20 @@ def restore_random_states(states: dict[str, torch.Tensor]) -> None:
 
 
 def append_metrics(folder: Path, record: dict) -> None:
-    """One more line of metrics.jsonl."""
-    with open(folder / METRICS, "a") as file:
-        file.write(json.dumps(record) + "\n")
+    """One more line of metrics.jsonl. Raises MinclipError where the disk is full."""
+    try:
+        with open(folder / METRICS, "a") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise MinclipError(
+            f"Could not write {folder / METRICS}: {error}. Free some space; the run's last checkpoint is untouched."
+        ) from error
 
 
 def rewind_metrics(folder: Path, step: int) -> list[dict]:
     """The records up to `step`; later ones, of steps that died before their checkpoint, are dropped."""
     path, records = folder / METRICS, []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:  # the line that was being written when the process died
@@ -98,3 +116,11 @@ def rewind_metrics(folder: Path, step: int) -> list[dict]:
     text = "".join(json.dumps(record) + "\n" for record in records)
     write_atomically(path, lambda file: file.write(text.encode()))
     return records
+
+
+def set_aside_earlier_run(folder: Path) -> None:
+    """Before a run begins anew: another one's records are not its own, and none of its failures may name,
+    nor `--resume` find, the other's checkpoint. That is kept as checkpoint.previous.pt."""
+    rewind_metrics(folder, step=0)
+    if (folder / CHECKPOINT).is_file():
+        os.replace(folder / CHECKPOINT, folder / PREVIOUS)

@@ -29,10 +29,11 @@ from .checkpoint import (
     read_checkpoint,
     restore_random_states,
     rewind_metrics,
+    set_aside_earlier_run,
     write_checkpoint,
 )
 from .clip import CLIP
-from .data.images import normalize
+from .data.images import normalize, to_device
 from .errors import MinclipError
 from .loss import distributed_contrastive_loss
 from .tokenizer import CLIPTokenizer
@@ -81,6 +82,21 @@ class TrainConfig:
             raise MinclipError(f"images_seen {self.images_seen} is less than one batch of {self.batch_size}.")
         if not 0 <= self.warmup < 1:
             raise MinclipError(f"warmup is {self.warmup}; give the share of steps, at least 0 and below 1.")
+        for name in ("checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise MinclipError(f"{name} is {getattr(self, name)}; give a number of steps, at least 1.")
+        for name in ("lr", "eps", "clip_grad"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise MinclipError(f"{name} is {getattr(self, name)}; it must be greater than 0.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise MinclipError(f"{name} is {getattr(self, name)}; give a number at least 0 and below 1.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise MinclipError(f"weight_decay is {self.weight_decay}; it must be at least 0.")
+        if not 0 <= self.seed < 2**63:
+            raise MinclipError(f"seed is {self.seed}; give a whole number from 0 up, below 2**63.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise MinclipError(f"precision is {self.precision!r}; there are 'float32' and 'bfloat16'.")
 
     @property
     def steps(self) -> int:
@@ -133,10 +149,15 @@ def fit(
     folder = Path(run) if run is not None else None
     first = distributed.rank() == 0
     distributed.share(config.batch_size)  # complain before any work is done
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise MinclipError(
+            f"The tokenizer has {tokenizer.vocab_size} entries, the model {model.config.vocab_size}; "
+            "make the model with vocab_size=tokenizer.vocab_size."
+        )
     optimizer = make_optimizer(model, config)
-    step, records = resume_from(folder, model, optimizer, config) if resume else (0, [])
+    step, records = resume_from(folder, model, tokenizer, optimizer, config) if resume else (0, [])
     if folder is not None and first and not resume:
-        rewind_metrics(folder, step=0)  # an earlier run's records are not this one's
+        set_aside_earlier_run(folder)
     forward = prepare(model, config)
     stream = own_batches(pairs, config, step)
     began = time.perf_counter() - (records[-1]["seconds"] if records else 0.0)
@@ -156,7 +177,7 @@ def fit(
             images, captions = next(stream)
             tokens = tokenizer(captions)
             set_learning_rate(optimizer, learning_rate(step, config))
-            images, tokens = (side.to(device, non_blocking=True) for side in (images, tokens))
+            images, tokens = to_device(images, device), to_device(tokens, device)
             loss = train_step(forward, model, optimizer, images, tokens, config)
             step += 1
             progress.update(config.batch_size)
@@ -285,10 +306,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def resume_from(folder: Path | None, model: CLIP, optimizer, config: TrainConfig) -> tuple[int, list[dict]]:
+def resume_from(
+    folder: Path | None, model: CLIP, tokenizer: CLIPTokenizer, optimizer, config: TrainConfig
+) -> tuple[int, list[dict]]:
     """Put model, optimiser and random states back; returns the step reached and the records so far.
 
-    Raises MinclipError where there is no checkpoint, or it belongs to another model or configuration.
+    Raises MinclipError where there is no checkpoint, or it belongs to another model, tokenizer or configuration.
     """
     if folder is None:
         raise MinclipError("To resume, name the run folder (run=...) that holds the checkpoint.")
@@ -306,6 +329,11 @@ def resume_from(folder: Path | None, model: CLIP, optimizer, config: TrainConfig
             )
     if len(distributed.gather(torch.tensor(checkpoint["step"])).unique()) > 1:
         raise MinclipError(f"Processes found different checkpoints in {folder}; name a folder that all of them share.")
+    if checkpoint["tokenizer"] != tokenizer.to_json():
+        raise MinclipError(
+            f"The checkpoint in {folder} was made with another tokenizer, as one learned from other captions is. "
+            "Resume with the same fonts or data set, or start anew in another folder."
+        )
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     every = checkpoint["random_states"]  # one row a process; if there are more of us now, some share

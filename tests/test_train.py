@@ -1,0 +1,453 @@
+"""The loop: what it optimises, what it leaves on disk, and what survives kill -9, Ctrl-C, a full disk and NaN."""
+
+import json
+import math
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import minclip
+from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, checkpoint
+from minclip.checkpoint import CHECKPOINT, METRICS, PREVIOUS, read_checkpoint, write_atomically
+from minclip.data.painting import GlyphPairs
+from minclip.data.tasks import DIGITS
+from minclip.train import learning_rate, make_optimizer
+
+CONFIG = TrainConfig(images_seen=8 * 24, batch_size=8, checkpoint_every=3, log_every=2, warmup=0.2)
+TOKENIZER = CLIPTokenizer.train(["noise"], 520, 12)
+
+
+class NoisePairs:
+    """Pictures of noise and captions, each batch fixed by (seed, place); from `broken_from` on, NaN."""
+
+    def __init__(self, broken_from: float = math.inf):
+        self.broken_from = broken_from
+
+    def batches(self, batch_size, seed, start):
+        while True:
+            generator = torch.Generator().manual_seed(seed * 10**6 + start)
+            numbers = torch.randint(1000, (batch_size,), generator=generator).tolist()
+            images = torch.rand(batch_size, 3, 8, 8, generator=generator)
+            yield images * (math.nan if start >= self.broken_from else 1), [f"noise {n}" for n in numbers]
+            start += batch_size
+
+
+def new_model(**sizes) -> CLIP:
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=8, image_resolution=8, vision_layers=1, vision_width=16, vision_patch_size=4, context_length=12,
+                 vocab_size=TOKENIZER.vocab_size, transformer_width=16, transformer_heads=2, transformer_layers=1,
+                 vision_heads=2) | sizes  # fmt: skip
+    return CLIP(CLIPConfig(**sizes))
+
+
+def train(run: Path | None = None, resume: bool = False, config: TrainConfig = CONFIG, pairs=None, **options):
+    model = new_model()
+    records = minclip.fit(model, TOKENIZER, pairs or NoisePairs(), config, run, resume, **options)
+    return model, records
+
+
+def assert_same_bits(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> dict:
+    """The checkpoint at the end of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    train(folder)
+    return read_checkpoint(folder)
+
+
+# What is optimised
+
+
+def test_decay_falls_on_matrices_alone():
+    model = CLIP(CLIPConfig(8, 32, (1, 1, 1, 1), 4, None, 12, 40, 16, 2, 1, vision_heads=2))
+    decay, no_decay = make_optimizer(model, replace(CONFIG, weight_decay=0.3)).param_groups
+    assert decay["weight_decay"] == 0.3 and no_decay["weight_decay"] == 0
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    spared = {name_of[p] for p in no_decay["params"]}
+    assert len(decay["params"]) + len(spared) == len(name_of)
+    gains = {
+        name
+        for name in name_of.values()
+        if name.endswith("bias") or "ln_" in name or ".bn" in name or "downsample.1" in name
+    }
+    assert spared == gains | {"logit_scale"}
+    assert decay["betas"] == (CONFIG.beta1, CONFIG.beta2) and decay["eps"] == CONFIG.eps
+
+
+def test_the_learning_rate_climbs_and_falls_as_a_cosine():
+    config = TrainConfig(images_seen=1000, batch_size=10, lr=2.0, warmup=0.1)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10:] == pytest.approx([2 * math.cos(math.pi * (i - 10) / 180) ** 2 for i in range(10, 100)])
+    assert rates[55] == pytest.approx(1.0) and 0 < rates[99] < 0.01
+    assert learning_rate(0, replace(config, warmup=0.0)) == 2.0
+
+
+def test_the_loss_falls_and_the_records_say_what_happened(tmp_path, atlas, tokenizer, tiny):
+    pairs = GlyphPairs(atlas.select(np.isin(atlas.name, [f"digit {word}" for word in DIGITS[:8]])))
+    heard = []
+    config = TrainConfig(images_seen=8 * 160, batch_size=8, lr=5e-3, log_every=40)
+    records = minclip.fit(tiny, tokenizer, pairs, config, tmp_path, on_log=heard.append)
+    assert heard == records == [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert [r["step"] for r in records] == [40, 80, 120, 160] and records[-1]["images_seen"] == 1280
+    assert records[0]["loss"] < 2 * math.log(8)
+    assert records[-1]["loss"] < 1.2 < math.log(8)  # of guessing
+    assert records[1]["lr"] == learning_rate(79, config) and records[-1]["seconds"] > records[0]["seconds"] > 0
+    assert records[-1]["logit_scale"] == pytest.approx(tiny.logit_scale.exp().item())
+
+
+def test_long_gradients_are_clipped_and_the_scale_stays_below_100():
+    model = new_model()
+    torch.nn.init.constant_(model.logit_scale, 6.0)
+    minclip.fit(model, TOKENIZER, NoisePairs(), replace(CONFIG, images_seen=8))
+    assert model.logit_scale.exp().item() <= 100 * (1 + 1e-6)
+
+
+# A run goes on to the same bits
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch, unbroken):
+    monkeypatch.chdir(tmp_path)
+    model, _ = train()
+    assert_same_bits(model.state_dict(), unbroken["model"])
+    assert not list(tmp_path.iterdir())
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int):
+    def on_log(record):
+        if record["step"] == step:
+            raise Stop
+
+    return on_log
+
+
+@pytest.mark.parametrize("step", [2, 4, 14, 24])
+def test_a_resumed_run_is_the_unbroken_one(tmp_path, step, unbroken):
+    with pytest.raises(Stop):
+        train(tmp_path, on_log=stop_at(step))
+    if step > 3:
+        assert read_checkpoint(tmp_path)["step"] == (step - 1) // 3 * 3
+        model, records = train(tmp_path, resume=True)
+        assert_same_bits(model.state_dict(), unbroken["model"])
+        written = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
+        assert written == [r["step"] for r in records] == sorted({*range(2, 25, 2), *range(3, 25, 3)})
+    else:
+        with pytest.raises(MinclipError, match="There is no checkpoint"):
+            train(tmp_path, resume=True)
+
+
+def test_the_optimiser_and_the_random_states_are_the_unbroken_ones_too(tmp_path, unbroken):
+    with pytest.raises(Stop):
+        train(tmp_path, on_log=stop_at(10))
+    torch.rand(7)
+    train(tmp_path, resume=True)
+    saved = read_checkpoint(tmp_path)
+    assert saved["step"] == 24 and torch.equal(saved["random_states"]["cpu"], unbroken["random_states"]["cpu"])
+    for mine, other in zip(saved["optimizer"]["state"].values(), unbroken["optimizer"]["state"].values()):
+        assert_same_bits(mine, other)
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, unbroken):
+    train(tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    model, records = train(tmp_path, resume=True)
+    assert_same_bits(model.state_dict(), unbroken["model"])
+    assert records[-1]["step"] == 24 and (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+# Real processes, killed
+
+
+def in_child(run: Path, resume: bool = False, sabotage=None) -> multiprocessing.Process:
+    """`train` in a process of its own; what it would print ends up beside the folder."""
+
+    def work():
+        if sabotage is not None:
+            sabotage()
+        try:
+            train(run, resume)
+        except (MinclipError, KeyboardInterrupt) as error:
+            run.with_suffix(".said").write_text(f"{type(error).__name__}: {error}")
+            sys.exit(1)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    return child
+
+
+def finish(run: Path, unbroken: dict) -> None:
+    """Resume the run to its end, and compare bits."""
+    train(run, resume=(run / CHECKPOINT).exists())
+    saved = read_checkpoint(run)
+    assert_same_bits(saved["model"], unbroken["model"])
+    assert not list(run.glob("*.partial"))
+    assert [json.loads(line)["step"] for line in (run / METRICS).read_text().splitlines()][-1] == 24
+
+
+def test_killed_at_random_moments_it_still_ends_in_the_same_bits(tmp_path, unbroken):
+    moments = random.Random(int(os.environ.get("MINCLIP_KILL_SEED", "0")))
+    for attempt in range(int(os.environ.get("MINCLIP_KILLS", "4"))):
+        child = in_child(tmp_path, resume=(tmp_path / CHECKPOINT).exists())
+        time.sleep(moments.uniform(0, 0.25))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode in (-signal.SIGKILL, 0), attempt
+        if (tmp_path / CHECKPOINT).exists():
+            read_checkpoint(tmp_path)  # whole, whatever the moment
+    finish(tmp_path, unbroken)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_half_way(call: int):
+    """In the `call`-th checkpoint, after some of its bytes."""
+    save, calls = torch.save, []
+
+    def half(content, file):
+        calls.append(1)
+        if len(calls) == call:
+            file.write(b"PK" + bytes(1000))
+            file.flush()
+            die()
+        save(content, file)
+
+    torch.save = half
+
+
+def die_around_renaming(call: int, after: bool):
+    rename, calls = os.replace, []
+
+    def replace_and_die(*paths):
+        calls.append(1)
+        if after or len(calls) < call:
+            rename(*paths)
+        if len(calls) == call:
+            die()
+
+    os.replace = replace_and_die
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [lambda: die_half_way(1), lambda: die_half_way(4), lambda: die_around_renaming(5, False), lambda: die_around_renaming(5, True)],
+    ids=["first checkpoint half written", "fourth half written", "before renaming", "after renaming"],
+)  # fmt: skip
+def test_killed_while_saving(tmp_path, unbroken, sabotage):
+    child = in_child(tmp_path, sabotage=sabotage)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    finish(tmp_path, unbroken)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, unbroken):
+    run = tmp_path / "run"
+    child = in_child(run)
+    while not (run / CHECKPOINT).exists():
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGINT)
+    child.join()
+    if child.exitcode:  # else it had come to its end before the signal did
+        said = run.with_suffix(".said").read_text()
+        step = read_checkpoint(run)["step"]
+        assert said == f"KeyboardInterrupt: Stopped after step {step} of 24. Saved in {run}; add --resume to go on."
+    finish(run, unbroken)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(tmp_path, unbroken):
+    def interrupt(record):
+        if record["step"] == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="Stopped after step 11 of 24"):
+        train(tmp_path, on_log=interrupt)
+    assert read_checkpoint(tmp_path)["step"] == 11
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt, match="nothing was saved"):
+        train(None, on_log=interrupt)
+    finish_steps = train(tmp_path, resume=True)[0].state_dict()
+    assert_same_bits(finish_steps, unbroken["model"])
+
+
+def test_disk_full_while_saving(tmp_path):
+    run = tmp_path / "run"
+    whole = train(run, config=replace(CONFIG, images_seen=8 * 3)) and (run / CHECKPOINT).stat().st_size
+    other = tmp_path / "other"
+
+    def fill_the_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole // 2, whole // 2))
+
+    child = in_child(other, sabotage=fill_the_disk)
+    child.join()
+    said = other.with_suffix(".said").read_text()
+    assert child.exitcode == 1 and said.startswith(f"MinclipError: Could not write {other / CHECKPOINT}")
+    assert "free some space" in said and "\n" not in said
+    assert [path.name for path in other.iterdir()] == [METRICS]  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), RuntimeError("write failed"), KeyboardInterrupt()]
+)
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, failure):
+    path = tmp_path / "deeper" / "file"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def write(file):
+        file.write(b"ne")
+        raise failure
+
+    with pytest.raises(KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else MinclipError):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+def test_full_disk_while_noting_metrics(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "open", full, raising=False)
+    with pytest.raises(MinclipError, match="No space left on device"):
+        checkpoint.append_metrics(tmp_path, {"step": 1})
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_run_folder_that_is_a_file(tmp_path, below):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MinclipError, match="Could not write .*name a folder you may write to"):
+        train(tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+# NaN
+
+
+def test_nan_ends_the_run_and_names_the_step_and_the_last_good_checkpoint(tmp_path, unbroken):
+    with pytest.raises(
+        MinclipError, match=r"became nan by step 14 \(112 pictures\).*last good checkpoint is"
+    ) as caught:
+        train(tmp_path, pairs=NoisePairs(broken_from=8 * 12))
+    assert str(tmp_path / CHECKPOINT) in str(caught.value)
+    saved = read_checkpoint(tmp_path)
+    assert saved["step"] == 12 and all(t.isfinite().all() for t in saved["model"].values())
+    finish(tmp_path, unbroken)
+
+
+def test_nan_before_any_checkpoint_names_none_not_even_an_earlier_runs(tmp_path):
+    train(tmp_path)
+    earlier = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(MinclipError, match="No checkpoint had been saved"):
+        train(tmp_path, pairs=NoisePairs(broken_from=0))
+    assert (tmp_path / PREVIOUS).read_bytes() == earlier  # set aside, not lost
+    with pytest.raises(MinclipError, match="There is no checkpoint"):
+        train(tmp_path, resume=True)
+
+
+# Checkpoints that are not what they should be
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("good")
+    train(folder, config=replace(CONFIG, images_seen=8 * 3))
+    return (folder / CHECKPOINT).read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_checkpoint(tmp_path, good, share):
+    (tmp_path / CHECKPOINT).write_bytes(good[: int(share * len(good))])
+    with pytest.raises(MinclipError, match="damaged"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_with_one_bit_changed(tmp_path, good):
+    places = random.Random(0)
+    for _ in range(20):
+        changed = bytearray(good)
+        changed[places.randrange(int(0.9 * len(good)))] ^= 1 << places.randrange(8)
+        (tmp_path / CHECKPOINT).write_bytes(changed)
+        try:
+            same = read_checkpoint(tmp_path)
+        except MinclipError as error:
+            assert "damaged" in str(error) or "pickled" in str(error)
+        else:  # a bit of the filling between the parts
+            (tmp_path / CHECKPOINT).write_bytes(good)
+            assert_same_bits(same["model"], read_checkpoint(tmp_path)["model"])
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("sprung"),))
+
+
+def test_a_pickle_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for save in (lambda file: file.write(pickle.dumps(Trap())), lambda file: torch.save({"model": Trap()}, file)):
+        with open(CHECKPOINT, "wb") as file:
+            save(file)
+        with pytest.raises(MinclipError, match="could run somebody's code"):
+            read_checkpoint(tmp_path)
+    assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("content", [{}, [1, 2], {"weights": torch.ones(2)}])
+def test_a_file_of_torch_that_is_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(MinclipError, match="something else"):
+        read_checkpoint(tmp_path)
+
+
+def test_checkpoints_of_another_model_recipe_or_tokenizer(tmp_path):
+    train(tmp_path, config=replace(CONFIG, images_seen=8 * 3))
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    config = replace(CONFIG, images_seen=8 * 3)
+    for model, tokenizer, other, complaint in (
+        (new_model(embed_dim=4), TOKENIZER, config, "another model configuration .embed_dim 8 there, 4 here"),
+        (new_model(), TOKENIZER, replace(config, lr=0.5), "another training configuration .lr 0.001 there, 0.5 here"),
+        (new_model(), CLIPTokenizer.train(["sound sounds"], 518, 12), config, "another tokenizer"),
+    ):
+        assert tokenizer.vocab_size <= model.config.vocab_size
+        with pytest.raises(MinclipError, match=complaint):
+            minclip.fit(model, tokenizer, NoisePairs(), other, tmp_path, resume=True)
+    with pytest.raises(MinclipError, match="name the run folder"):
+        minclip.fit(new_model(), TOKENIZER, NoisePairs(), config, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_tokenizer_that_is_too_big_for_the_model():
+    with pytest.raises(MinclipError, match="vocab_size=tokenizer.vocab_size"):
+        minclip.fit(new_model(vocab_size=100), TOKENIZER, NoisePairs(), CONFIG)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(batch_size=1), dict(images_seen=7), dict(warmup=1.0), dict(warmup=math.nan), dict(log_every=0),
+        dict(checkpoint_every=-1), dict(lr=0.0), dict(lr=math.nan), dict(eps=-1.0), dict(beta2=1.0), dict(clip_grad=0.0),
+        dict(weight_decay=-0.1), dict(seed=-1), dict(seed=2**64), dict(precision="bf16"), dict(chunk=0),
+    ],
+)  # fmt: skip
+def test_recipes_that_make_no_run(change):
+    with pytest.raises(MinclipError, match=next(iter(change))):
+        replace(CONFIG, **change)
