@@ -1,0 +1,456 @@
+"""Answers to the exercises on training: right ones written differently, and wrong ones.
+
+A function's name is EXERCISE__WHAT; where WHAT begins with `right`, all checks must accept it, and
+otherwise they must reject it. Each wrong one says what a student who wrote it believes.
+"""
+
+import copy
+import math
+
+import torch
+
+# 1. Warm-up and cosine
+
+
+def learning_rate__right_by_a_squared_cosine(step, steps, warmup, peak):
+    if warmup > step:
+        return peak / warmup * (1 + step)
+    return peak * math.cos(0.5 * math.pi * (step - warmup) / (steps - warmup)) ** 2
+
+
+def learning_rate__right_by_pytorch(step, steps, warmup, peak):
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=peak)
+
+    def factor(now):
+        return (now + 1) / warmup if now < warmup else (1 + math.cos(math.pi * (now - warmup) / (steps - warmup))) / 2
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for _ in range(step):
+        optimizer.step()
+        scheduler.step()
+    return optimizer.param_groups[0]["lr"]
+
+
+def _cosine(progress, peak):
+    return peak * (1 + math.cos(math.pi * progress)) / 2
+
+
+def learning_rate__starts_at_zero(step, steps, warmup, peak):
+    """Climbs from 0. Belief: a warm-up begins with nothing (so the first batch is wasted)."""
+    return peak * step / warmup if step < warmup else _cosine((step - warmup) / (steps - warmup), peak)
+
+
+def learning_rate__cosine_over_the_whole_run(step, steps, warmup, peak):
+    """Counts the cosine's progress from step 0. Belief: warm-up is laid over the cosine; the rate then jumps."""
+    return peak * (step + 1) / warmup if step < warmup else _cosine(step / steps, peak)
+
+
+def learning_rate__whole_cosine(step, steps, warmup, peak):
+    """Forgets the one plus, and the half. Belief: a cosine falls from 1 to 0 between 0 and pi."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * math.cos(math.pi * (step - warmup) / (steps - warmup))
+
+
+def learning_rate__quarter_cosine(step, steps, warmup, peak):
+    """A quarter of a cosine. Belief: from 1 to 0 is from 1 to 0 (but the end is then steep, not flat)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * math.cos(math.pi / 2 * (step - warmup) / (steps - warmup))
+
+
+def learning_rate__straight_line_down(step, steps, warmup, peak):
+    """A straight line. Belief: the curve is decoration."""
+    return peak * (step + 1) / warmup if step < warmup else peak * (1 - (step - warmup) / (steps - warmup))
+
+
+def learning_rate__cosine_squeezed(step, steps, warmup, peak):
+    """Measures the fall by the length of the run, not by what is left of it. Belief: steps are steps."""
+    return peak * (step + 1) / warmup if step < warmup else _cosine((step - warmup) / steps, peak)
+
+
+def learning_rate__in_degrees(step, steps, warmup, peak):
+    """180 for pi. Belief: cosines take degrees."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (1 + math.cos(180 * (step - warmup) / (steps - warmup))) / 2
+
+
+def learning_rate__zero_at_the_last_step(step, steps, warmup, peak):
+    """Reaches 0 at the last step. Belief: the last step should be the smallest of all (it then does nothing)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return _cosine((step - warmup) / max(1, steps - 1 - warmup), peak)
+
+
+# 2. What decays and what does not
+
+
+def decay_groups__right_by_names(model, weight_decay):
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name for name, p in named.items() if len(p.shape) > 1}
+    return [
+        {"params": [named[name] for name in named if name in matrices], "weight_decay": weight_decay},
+        {"params": [named[name] for name in named if name not in matrices], "weight_decay": 0.0},
+    ]
+
+
+def decay_groups__right_in_a_loop(model, weight_decay):
+    groups = [{"params": [], "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
+    seen = set()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                groups[parameter.dim() < 2]["params"].append(parameter)
+    return groups
+
+
+def _groups(decayed, spared, weight_decay):
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def decay_groups__everything_decays(model, weight_decay):
+    """One rule for all. Belief: decay is good for every number."""
+    return _groups([p for p in model.parameters() if p.requires_grad], [], weight_decay)
+
+
+def decay_groups__by_the_name_bias(model, weight_decay):
+    """Spares what is called bias. Belief: all else is a weight (a gain is called weight, too)."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return _groups(
+        [p for name, p in named if "bias" not in name], [p for name, p in named if "bias" in name], weight_decay
+    )
+
+
+def decay_groups__by_kind_of_layer(model, weight_decay):
+    """Collects from known layers. Belief: every parameter belongs to a Linear, a Conv2d, an Embedding or a norm."""
+    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Embedding)
+    decayed = [module.weight for module in model.modules() if isinstance(module, kinds)]
+    spared = [
+        module.bias for module in model.modules() if isinstance(module, (*kinds, torch.nn.LayerNorm)) and hasattr(module, "bias")
+    ]  # fmt: skip
+    return _groups(decayed, [p for p in spared if p is not None], weight_decay)
+
+
+def decay_groups__scalars_alone_spared(model, weight_decay):
+    """Spares what has no dimension. Belief: a vector is a weight."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return _groups([p for p in trained if p.ndim > 0], [p for p in trained if p.ndim == 0], weight_decay)
+
+
+def decay_groups__groups_swapped(model, weight_decay):
+    """Vectors decay, matrices do not. Belief: the first group is the spared one."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return _groups([p for p in trained if p.ndim < 2], [p for p in trained if p.ndim >= 2], weight_decay)
+
+
+def decay_groups__matrices_alone(model, weight_decay):
+    """Embeddings and convolutions spared with the vectors. Belief: a matrix has exactly two dimensions and is no table."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return _groups([p for p in trained if p.ndim == 2], [p for p in trained if p.ndim != 2], weight_decay)
+
+
+def decay_groups__frozen_ones_too(model, weight_decay):
+    """Takes frozen parameters along. Belief: no gradient, no harm (they then decay or take memory where a gradient appears)."""
+    parameters = list(model.parameters())
+    return _groups([p for p in parameters if p.ndim >= 2], [p for p in parameters if p.ndim < 2], weight_decay)
+
+
+def decay_groups__shared_ones_twice(model, weight_decay):
+    """Walks through the layers. Belief: each layer has parameters of its own."""
+    trained = [p for m in model.modules() for p in m.parameters(recurse=False) if p.requires_grad]
+    return _groups([p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2], weight_decay)
+
+
+# 3. One step of AdamW
+
+
+def adamw_step__right_with_lerp(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    m, v = torch.lerp(gradient, m, beta1), torch.lerp(gradient.square(), v, beta2)
+    root = (v / (1 - beta2**step)) ** 0.5
+    change = m / (1 - beta1**step) / (root + eps) + weight_decay * parameter
+    return parameter - lr * change, m, v
+
+
+def adamw_step__right_with_corrections_in_the_step_size(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    new, m, v = parameter.clone(), m.clone(), v.clone()
+    m.mul_(beta1).add_(gradient, alpha=1 - beta1)
+    v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    new.mul_(1 - lr * weight_decay)
+    denominator = v.sqrt() / math.sqrt(1 - beta2**step) + eps
+    new.addcdiv_(m, denominator, value=-lr / (1 - beta1**step))
+    return new, m, v
+
+
+def adamw_step__decay_in_the_gradient(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Adam with an L2 penalty. Belief: decay is the penalty's gradient; Adam then divides it away."""
+    gradient = gradient + weight_decay * parameter
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return parameter - lr * m_hat / (v_hat.sqrt() + eps), m, v
+
+
+def adamw_step__means_not_corrected(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Leaves out the corrections. Belief: they vanish after some steps anyway."""
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    return parameter * (1 - lr * weight_decay) - lr * m / (v.sqrt() + eps), m, v
+
+
+def adamw_step__eps_under_the_root(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Adds eps to the variance. Belief: a small number is small wherever it stands (its root is not)."""
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return parameter * (1 - lr * weight_decay) - lr * m_hat / (v_hat + eps).sqrt(), m, v
+
+
+def adamw_step__decay_without_the_rate(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Takes the share weight_decay away each step. Belief: decay is independent of the learning rate."""
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return parameter * (1 - weight_decay) - lr * m_hat / (v_hat.sqrt() + eps), m, v
+
+
+def adamw_step__uphill(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Adds the step. Belief: one follows the gradient."""
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return parameter * (1 - lr * weight_decay) + lr * m_hat / (v_hat.sqrt() + eps), m, v
+
+
+def adamw_step__corrected_means_returned(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Hands the corrected means on. Belief: the correction happens once (the next step would correct again)."""
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    m, v = m / (1 - beta1**step), v / (1 - beta2**step)
+    return parameter * (1 - lr * weight_decay) - lr * m / (v.sqrt() + eps), m, v
+
+
+def adamw_step__decay_after_the_step(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Decays the new parameter. Belief: the order does not matter."""
+    m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+    m_hat, v_hat = m / (1 - beta1**step), v / (1 - beta2**step)
+    return (parameter - lr * m_hat / (v_hat.sqrt() + eps)) * (1 - lr * weight_decay), m, v
+
+
+def adamw_step__in_place(
+    parameter, gradient, m, v, step, lr, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.2
+):  # fmt: skip
+    """Changes its inputs. Belief: an optimiser does (PyTorch's does; this one was asked not to)."""
+    m.mul_(beta1).add_((1 - beta1) * gradient)
+    v.mul_(beta2).add_((1 - beta2) * gradient**2)
+    parameter.mul_(1 - lr * weight_decay)
+    parameter.sub_(lr * m / (1 - beta1**step) / ((v / (1 - beta2**step)).sqrt() + eps))
+    return parameter, m, v
+
+
+# 4. Gradients of bounded length
+
+
+def clip_gradients__right_by_one_long_vector(parameters, limit):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return 0.0
+    length = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+    factor = min(1.0, limit / length) if length else 1.0
+    for gradient in gradients:
+        gradient *= factor
+    return length
+
+
+def clip_gradients__right_by_a_norm_of_norms(parameters, limit):
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = math.hypot(*(gradient.norm().item() for gradient in gradients))
+    for gradient in gradients if length > limit else []:
+        gradient.div_(length / limit)
+    return float(length)
+
+
+def _length(gradients):
+    return math.sqrt(sum(gradient.pow(2).sum().item() for gradient in gradients))
+
+
+def clip_gradients__each_by_its_own_length(parameters, limit):
+    """A limit for each parameter. Belief: that is the same, only finer; but it turns the direction."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = _length(gradients)
+    for gradient in gradients:
+        own = gradient.norm().item()
+        if own > limit:
+            gradient.mul_(limit / own)
+    return length
+
+
+def clip_gradients__number_by_number(parameters, limit):
+    """Cuts each number off. Belief: clipping is clamp."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = _length(gradients)
+    for gradient in gradients:
+        gradient.clamp_(-limit, limit)
+    return length
+
+
+def clip_gradients__always_scaled(parameters, limit):
+    """Makes every gradient `limit` long. Belief: clipping is normalising; short gradients then grow."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = _length(gradients)
+    for gradient in gradients:
+        gradient.mul_(limit / max(length, 1e-12))
+    return length
+
+
+def clip_gradients__sum_of_lengths(parameters, limit):
+    """Adds the lengths. Belief: 3 and 4 are 7 long together."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = sum(gradient.norm().item() for gradient in gradients)
+    for gradient in gradients if length > limit else []:
+        gradient.mul_(limit / length)
+    return float(length)
+
+
+def clip_gradients__squared_length(parameters, limit):
+    """Forgets the root. Belief: the sum of squares is the length."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = sum(gradient.pow(2).sum().item() for gradient in gradients)
+    for gradient in gradients if length > limit else []:
+        gradient.mul_(limit / length)
+    return float(length)
+
+
+def clip_gradients__length_after(parameters, limit):
+    """Returns the new length. Belief: the log should show what the step used (but then it shows the limit)."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    length = _length(gradients)
+    for gradient in gradients if length > limit else []:
+        gradient.mul_(limit / length)
+    return float(min(length, limit))
+
+
+def clip_gradients__new_tensors(parameters, limit):
+    """Puts scaled copies into .grad. Belief: nobody else holds the old ones."""
+    parameters = [p for p in parameters if p.grad is not None]
+    length = _length([p.grad for p in parameters])
+    if length > limit:
+        for parameter in parameters:
+            parameter.grad = parameter.grad * (limit / length)
+    return length
+
+
+def clip_gradients__reads_a_generator_twice(parameters, limit):
+    """Goes through the parameters twice. Belief: they are a list; the second time a generator is empty."""
+    length = _length(p.grad for p in parameters if p.grad is not None)
+    if length > limit:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(limit / length)
+    return length
+
+
+# 5. A checkpoint that loses nothing
+
+
+def snapshot__right_by_clones(model, optimizer, step):
+    def copied(value):
+        if isinstance(value, torch.Tensor):
+            return value.detach().clone()
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        return [copied(item) for item in value] if isinstance(value, list) else value
+
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+    return copied(state) | {"step": step}
+
+
+def snapshot__right_through_a_file(model, optimizer, step):
+    import io
+
+    file = io.BytesIO()
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    torch.save(state | {"random": torch.get_rng_state()}, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def _state(model, optimizer, step):
+    return {
+        "model": copy.deepcopy(model.state_dict()), "optimizer": copy.deepcopy(optimizer.state_dict()),
+        "step": step, "random": torch.get_rng_state(),
+    }  # fmt: skip
+
+
+def snapshot__not_copied(model, optimizer, step):
+    """Hands out the live tensors. Belief: a state dict is a copy."""
+    return {
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+        "random": torch.get_rng_state(),
+    }  # fmt: skip
+
+
+def snapshot__copied_flat(model, optimizer, step):
+    """Copies the dictionary, not the tensors in it. Belief: dict(...) is a copy."""
+    return _state(model, optimizer, step) | {"model": dict(model.state_dict())}
+
+
+def snapshot__weights_alone(model, optimizer, step):
+    """Leaves the optimiser out. Belief: the weights are the model, and the model is the run."""
+    return {key: value for key, value in _state(model, optimizer, step).items() if key in ("model", "step")}
+
+
+def snapshot__optimiser_not_copied(model, optimizer, step):
+    """Copies the model alone. Belief: an optimiser's state dict holds settings."""
+    return _state(model, optimizer, step) | {"optimizer": optimizer.state_dict()}
+
+
+def snapshot__optimiser_settings_alone(model, optimizer, step):
+    """Keeps the groups and not the means. Belief: Adam finds them again in a few steps."""
+    state = copy.deepcopy(optimizer.state_dict())
+    return _state(model, optimizer, step) | {"optimizer": state | {"state": {}}}
+
+
+def snapshot__parameters_alone(model, optimizer, step):
+    """Leaves out what is no parameter. Belief: BatchNorm has nothing to remember."""
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return _state(model, optimizer, step) | {"model": weights}
+
+
+def snapshot__a_seed_for_the_random_state(model, optimizer, step):
+    """Stores the state of a fresh generator. Belief: the seed is the state; the run has drawn from it since."""
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    return _state(model, optimizer, step) | {"random": generator.get_state()}
+
+
+def snapshot__seeds_anew(model, optimizer, step):
+    """Seeds the generator, and stores that. Belief: both runs then go on alike (they do, but not as without a snapshot)."""
+    torch.manual_seed(step)
+    return _state(model, optimizer, step)
+
+
+def snapshot__one_step_further(model, optimizer, step):
+    """Stores the next step's number plus one. Belief: a batch is lost at most."""
+    return _state(model, optimizer, step + 1)
+
+
+def snapshot__mode_changed(model, optimizer, step):
+    """Saves in evaluation mode, then switches to training. Belief: whoever saves was training."""
+    model.eval()
+    state = _state(model, optimizer, step)
+    model.train()
+    return state
