@@ -30,12 +30,12 @@ PRESETS = {
         ),
         train=TrainConfig(images_seen=150_000, batch_size=192, lr=3e-3),
     ),
-    "cpu-vit": Preset(  # a Vision Transformer, which wants more pictures: about an hour of two slow cores
+    "cpu-vit": Preset(  # a Vision Transformer, which wants more pictures
         model=CLIPConfig(
             embed_dim=256, image_resolution=32, vision_layers=4, vision_width=128, vision_patch_size=8, vision_heads=4,
             context_length=48, vocab_size=4096, transformer_width=128, transformer_heads=4, transformer_layers=1,
         ),
-        train=TrainConfig(images_seen=1_024_000, batch_size=256, lr=2e-3, checkpoint_every=500, log_every=50),
+        train=TrainConfig(images_seen=512_000, batch_size=256, lr=2e-3, checkpoint_every=500, log_every=50),
     ),
     "laptop-gpu": Preset(  # meant for a GPU of 8 GB
         model=CLIPConfig(
