@@ -86,6 +86,7 @@ class Demo(Recipe):
             f"{figures['parameters'] / 1e6:.2f} M parameters, seed {figures['seed']}\n"
         )
         print(figures_as_text(figures))
+        name_skipped_fonts(figures["skipped_fonts"])
         print(f"\nThe report: {self.run / 'report.html'}")
         return figures
 
@@ -100,6 +101,7 @@ class Pretrain(Recipe):
         device, resolution = find_device(self.device), self.recipe.model.image_resolution
         if self.source.data is None:
             atlas = load_atlas(resolution, self.fonts)
+            name_skipped_fonts(atlas.skipped)
             _, _, records = train_on_glyphs(self.recipe, atlas, self.run, device, self.resume)
             faults, evaluate = {}, f"evaluate {self.run}"
         else:
@@ -240,6 +242,14 @@ def find_device(name: str | None) -> torch.device:
         raise MinclipError(
             f"The device {name!r} cannot be used: {str(error).splitlines()[0]} Try --device cpu."
         ) from error
+
+
+def name_skipped_fonts(skipped: dict[str, str]) -> None:
+    """Count and name on stderr the font files that gave no pictures."""
+    if skipped and distributed.rank() == 0:
+        print(f"\n{len(skipped)} font file{'s' * (len(skipped) > 1)} skipped:", file=sys.stderr)
+        for path, reason in skipped.items():
+            print(f"  {path}: {reason}", file=sys.stderr)
 
 
 def package_version(name: str) -> str:
