@@ -7,6 +7,7 @@ encoders' memory constant and the tiled loss keeps its own proportional to the b
 with fitted exponents and the batch at which the loss costs as much as the encoders; `plot` draws it.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from minclip.presets import PRESETS
 from minclip.train import backward_in_chunks
 
 TILE, CHUNK = 512, 256
-WHOLE_STEPS = [256, 1024, 4096, 16_384, 32_768]
+WHOLE_STEPS = [256, 1024, 4096, 32_768]
 CANDIDATES = [2**n for n in range(8, 21, 2)]  # 256 to 1,048,576
 PLAIN_GIB = 3.0  # the plain loss is not tried where its matrices would take more
 
@@ -80,8 +81,10 @@ def sides(candidates: int, width: int, device) -> tuple[torch.Tensor, torch.Tens
 def of_loss(what: str, candidates: int, width: int, device, loss_function) -> Point:
     images, texts = sides(candidates, width, device)
     step = lambda: loss_function(images, texts, torch.tensor(50.0, device=device)).backward()  # noqa: E731
-    memory = peak_memory(step, device)
-    return Point(what, candidates, min(seconds(step, device) for _ in range(1 if candidates > 10_000 else 3)), memory)
+    took, memory = time_and_memory(step, device)
+    return Point(
+        what, candidates, min([took, *(seconds(step, device) for _ in range(3 * (candidates < 10_000)))]), memory
+    )
 
 
 def of_tiled_loss(candidates: int, width: int, device, points: list[Point], limit: float) -> Point:
@@ -98,8 +101,8 @@ def of_tiled_loss(candidates: int, width: int, device, points: list[Point], limi
         rows, columns = TiledLogSumExp.apply(50 * images[: 2 * tile], texts, tile)
         (rows.sum() + columns.sum()).backward()
 
-    memory = peak_memory(two_strips, device)
-    return Point("tiled loss", candidates, seconds(two_strips, device) * candidates / (2 * tile), memory, exact=False)
+    took, memory = time_and_memory(two_strips, device)
+    return Point("tiled loss", candidates, took * candidates / (2 * tile), memory, exact=False)
 
 
 def of_step(candidates: int, device) -> Point:
@@ -109,11 +112,16 @@ def of_step(candidates: int, device) -> Point:
     model = CLIP(config).to(device).train()
     images, tokens = batch(config, candidates, device, real=True)
     tokens = tokens[:, : int((tokens != 0).sum(dim=1).max())]
-    taken = []
-    memory = peak_memory(
-        lambda: taken.append(seconds(lambda: backward_in_chunks(model, images, tokens, CHUNK), device)), device
+    return Point(
+        "whole step", candidates, *time_and_memory(lambda: backward_in_chunks(model, images, tokens, CHUNK), device)
     )
-    return Point("whole step", candidates, taken[0], memory)
+
+
+def time_and_memory(step: Callable[[], object], device) -> tuple[float, float | None]:
+    """Both of one and the same run: the large ones take long."""
+    taken = []
+    memory = peak_memory(lambda: taken.append(seconds(step, device)), device)
+    return taken[0], memory
 
 
 def fits(points: list[Point]) -> dict:

@@ -40,6 +40,7 @@ SMALL = {
     "ViT-B/16, half as wide and deep": replace(FULL["ViT-B/16"], vision_width=384, vision_layers=6, **NARROW),
     "RN50, half as wide and deep": replace(RN50, vision_width=32, vision_layers=(2, 2, 3, 2), **NARROW),
     "glyphs": PRESETS["cpu"].model,
+    "glyphs, as a ViT": PRESETS["cpu-vit"].model,
 }
 CPU_BATCH = {"ViT-B/32": 16, "ViT-B/16": 6, "RN50": 6, "glyphs": 128}  # about a second a step
 
@@ -203,9 +204,7 @@ def bench_large_batch(device: torch.device, size: int, chunk: int) -> dict:
     memory, and in the gradient of the temperature, which accumulation makes as many times too large as
     there are parts."""
     gpu = device.type == "cuda"
-    config, k = (FULL["ViT-B/32"] if gpu else PRESETS["cpu"].model), size // chunk
-    if config.is_resnet:  # BatchNorm would blur the comparison: a ViT of about the same size
-        config = replace(config, vision_layers=3, vision_width=96, vision_patch_size=8, vision_heads=3)
+    config, k = (FULL["ViT-B/32"] if gpu else PRESETS["cpu-vit"].model), size // chunk
     torch.manual_seed(0)
     found, skipped = rivals(CLIP(config).to(device).train(), compiled=False)
     images, tokens = batch(config, size, device, real=True)
