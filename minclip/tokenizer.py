@@ -151,9 +151,12 @@ class CLIPTokenizer:
             raise MinclipError(f"vocab_size is {vocab_size}; bytes, last bytes and brackets alone need 514.")
         backend = Tokenizer(models.BPE(end_of_word_suffix=LAST))
         _cut_into_words(backend)
+        alphabet = [_byte_characters()[byte] for byte in _vocabulary_order()]
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, end_of_word_suffix=LAST, show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            vocab_size=vocab_size, end_of_word_suffix=LAST, show_progress=False, initial_alphabet=alphabet,
+            # Of two pairs equally frequent, the one with the smaller ids is merged first. Without this line the
+            # last bytes get theirs in the order of a hash table, and no two trainings give the same merges.
+            special_tokens=[character + LAST for character in alphabet],
         )  # fmt: skip
         backend.train_from_iterator(captions, trainer)
         merges = json.loads(backend.to_str())["model"]["merges"][:room]
