@@ -143,6 +143,7 @@ def test_every_cell_was_run_once_and_in_order(path):
 
 def test_solutions_still_print_what_they_store(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
+    environment.pop("MPLBACKEND", None)  # figures are shown, as in JupyterLab
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-cell-timeout", "300", "-p", "no:cacheprovider"]
     run = subprocess.run([*command, "solutions"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-2000:]
@@ -193,6 +194,7 @@ def test_right_answers_written_differently_pass(exercise):
         check(exercise, "hidden", function)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # they overflow
 @every_exercise
 def test_wrong_answers_fail_and_hear_why(exercise):
     wrong = {label: f for label, f in answers(exercise).items() if not label.startswith("right")}

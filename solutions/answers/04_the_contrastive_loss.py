@@ -458,3 +458,35 @@ def cached_backward__zeroes_first(image_encoder, text_encoder, log_scale, images
         for rows, gradient in zip(inputs.split(chunk), side.grad.split(chunk)):
             encoder(rows).backward(gradient)
     return loss.detach()
+
+
+# 7. Three broken runs
+
+
+def diagnosis__right_from_a_list():
+    return dict(zip("CBA", ("not normalised", "scale divides", "pairs shuffled apart")))
+
+
+def diagnosis__collapse_for_shuffling():
+    """Calls A collapsed. Belief: whatever ends at ln N has collapsed (but then it would not fluctuate)."""
+    return {"A": "captions collapsed", "B": "scale divides", "C": "not normalised"}
+
+
+def diagnosis__detached_for_dividing():
+    """Calls B detached. Belief: a loss that falls late has a scale that does not learn (B's learns more than any)."""
+    return {"A": "pairs shuffled apart", "B": "scale detached", "C": "not normalised"}
+
+
+def diagnosis__sum_for_length():
+    """Calls C a sum. Belief: whatever is large was added up (a sum is exactly 32 times the normal curve, all along)."""
+    return {"A": "pairs shuffled apart", "B": "scale divides", "C": "summed over pairs"}
+
+
+def diagnosis__a_and_b_exchanged():
+    """Exchanges A and B. Belief: both stand at ln 32, so they are alike (one at the end, one at the start)."""
+    return {"A": "scale divides", "B": "pairs shuffled apart", "C": "not normalised"}
+
+
+def diagnosis__in_own_words():
+    """Uses other words than the list's. Belief: somebody reads it."""
+    return {"A": "wrong pairs", "B": "divided by the scale", "C": "not normalised"}
