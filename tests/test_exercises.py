@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -159,11 +160,20 @@ def test_a_student_is_told_what_to_do(exercise):
     assert all(argument.annotation for argument in stub.args.args)
 
 
-def test_the_guide_lists_every_exercise_with_its_points():
-    guide = (ROOT / "solutions" / "README.md").read_text("utf-8")
-    for exercise in EXERCISES:
-        difficulty, minutes, points = HEADING.search(exercise.text).groups()
-        assert f"| `{exercise.name}` | {difficulty} | {minutes} | {points} |" in guide
+@every_notebook
+def test_the_guide_lists_every_exercise_with_its_points(path):
+    guide, text, total = (ROOT / "solutions" / "README.md").read_text("utf-8"), "", 0
+    for cell in cells(path):
+        about = cell["metadata"].get("nbgrader")
+        if about is None:
+            text = cell["source"] if cell["cell_type"] == "markdown" else text
+            continue
+        total += about.get("points", 0)
+        if about["solution"]:
+            difficulty, minutes, points = HEADING.search(text).groups()
+            assert f"| `{about['grade_id']}` | {difficulty} | {minutes} | {points} |" in guide
+            assert about.get("points", int(points)) == int(points)  # a written answer has its own
+    assert re.search(rf"\| \*\*{path.stem[:2]} .*\*\* \| \| \| \*\*{total}\*\* \|", guide)
 
 
 # The checks
@@ -213,6 +223,8 @@ def spoilt(value):
     """NaN for numbers, nothing for text and lists: what must satisfy no comparison."""
     if isinstance(value, torch.Tensor):
         return torch.full_like(value, torch.nan) if value.is_floating_point() else ~value
+    if isinstance(value, np.ndarray):
+        return np.full_like(value, np.nan) if value.dtype.kind == "f" else ~value
     if isinstance(value, tuple | list | dict):
         return type(value)(map(spoilt, value)) if isinstance(value, tuple) else type(value)()
     return float("nan") if isinstance(value, float) else None
