@@ -1,4 +1,4 @@
-"""The command line: `python -m minclip demo | pretrain | evaluate | bench | check`, each with --help.
+"""The command line: `python -m minclip demo | pretrain | evaluate | bench | check | progress`, each with --help.
 
 Options are the fields of these dataclasses and of the recipes they hold, through `tyro`. A mistake of
 the user's ends in one sentence and a non-zero exit code, never in a traceback.
@@ -228,7 +228,28 @@ class Bench:
         return report
 
 
-COMMANDS = {"demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "bench": Bench, "check": Check}
+@dataclass
+class Progress:
+    """Show which exercises pass their visible checks, by running your notebooks; edits nothing."""
+
+    place: Annotated[Path, tyro.conf.Positional] = Path("exercises")
+    """The folder of exercises, or one of its notebooks, saved."""
+    json: Path | None = None
+    """Write the results to this file, too."""
+
+    def __call__(self) -> dict:
+        from . import progress  # brings IPython, slow to import and needed only here
+
+        exercises = [
+            exercise for path in progress.find_notebooks(self.place) for exercise in progress.run_notebook(path)
+        ]
+        print(progress.as_text(exercises))
+        return {"exercises": [asdict(exercise) for exercise in exercises]}
+
+
+COMMANDS = {
+    "demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "bench": Bench, "check": Check, "progress": Progress,
+}  # fmt: skip
 
 
 def find_device(name: str | None) -> torch.device:

@@ -1,0 +1,88 @@
+"""How far a student is: runs each notebook of exercises beside its checks, and changes nothing.
+
+A notebook is run from top to bottom, as JupyterLab would, but goes on after an error: each check says
+for itself whether its exercise is done.
+"""
+
+import json
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
+
+from .errors import MinclipError
+
+TO_DO, PASSES, FAILS, WRITTEN = "to do", "passes", "fails", "written"
+
+
+@dataclass
+class Exercise:
+    """assignment: the notebook's name; name: the function's; state: to do, passes, fails, or written (marked by a person);
+    why: the first line of what the check said, where it fails"""
+
+    assignment: str
+    name: str
+    state: str
+    why: str = ""
+
+
+def find_notebooks(place: Path) -> list[Path]:
+    """The notebook, or those one folder down, in order. Raises MinclipError where there is none."""
+    notebooks = [place] if place.suffix == ".ipynb" and place.is_file() else sorted(place.glob("*/*.ipynb"))
+    if not notebooks:
+        raise MinclipError(f"No notebook in {str(place)!r}; name the folder exercises/, or one of its notebooks.")
+    return notebooks
+
+
+def run_notebook(path: Path) -> list[Exercise]:
+    """Its exercises, in order. Raises MinclipError when the file is no notebook."""
+    try:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        cells = [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("nbgrader", {})) for cell in cells]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise MinclipError(f"{path} is not a notebook, or damaged ({error!s:.80}).") from error
+    matplotlib.use("agg")  # no windows
+    config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
+    shell = InteractiveShell(config=config, user_module=types.ModuleType("exercises"))
+    found = []
+    for kind, source, grading in cells:
+        name = grading.get("grade_id", "")
+        if kind == "markdown" and grading.get("solution"):
+            found.append(Exercise(path.stem, name, TO_DO if source.strip() == "YOUR ANSWER HERE" else WRITTEN))
+        if kind != "code":
+            continue
+        with capture_output():
+            error = shell.run_cell(source, silent=True)
+            error = error.error_before_exec or error.error_in_exec
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if name.endswith("-visible"):
+            found.append(Exercise(path.stem, name.removesuffix("-visible"), *judge(error)))
+    return found
+
+
+def judge(error: BaseException | None) -> tuple[str, str]:
+    """State of an exercise, and why, from what its check raised."""
+    if error is None:
+        return PASSES, ""
+    if isinstance(error, NotImplementedError):
+        return TO_DO, ""
+    words = str(error).strip() or type(error).__name__
+    return FAILS, words.splitlines()[0] if isinstance(
+        error, AssertionError
+    ) else f"{type(error).__name__}: {words}".splitlines()[0]
+
+
+def as_text(exercises: list[Exercise]) -> str:
+    """A table: one line an exercise, one for each assignment."""
+    lines = []
+    for assignment in dict.fromkeys(exercise.assignment for exercise in exercises):
+        own = [exercise for exercise in exercises if exercise.assignment == assignment]
+        done = sum(exercise.state in (PASSES, WRITTEN) for exercise in own)
+        lines.append(f"{assignment.replace('_', ' ')}: {done} of {len(own)}")
+        lines += [f"  {exercise.name:<26}{exercise.state:<9}{exercise.why}".rstrip() for exercise in own]
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""`python -m minclip progress`: what it says of a notebook half done, and that it leaves it as it was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from minclip import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "06_zero_shot"
+
+
+@pytest.fixture
+def half_done(tmp_path) -> Path:
+    """One exercise right, one wrong, one that raises, one untouched; an answer in words; a broken cell of the student's own."""
+    folder = tmp_path / "exercises"
+    shutil.copytree(ROOT / "exercises" / NAME, folder / NAME)
+    path = folder / NAME / f"{NAME}.ipynb"
+    notebook = json.loads(path.read_text("utf-8"))
+    answers = {
+        "class_probabilities": "def class_probabilities(image_features, class_features, logit_scale):\n"
+        "    cosines = F.cosine_similarity(image_features[:, None], class_features[None], dim=-1)\n"
+        "    return (logit_scale * cosines).softmax(dim=1)",
+        "ensemble_classifier": "def ensemble_classifier(encode_text, class_names, templates):\n    return no_such_name",
+        "top_k_accuracy": "def top_k_accuracy(scores, labels, k):\n    return 0.0",
+        "class_lists_in_words": "(a) It can only fall.",
+    }
+    for cell in notebook["cells"]:
+        name = cell["metadata"].get("nbgrader", {}).get("grade_id")
+        cell["source"] = answers.get(name, cell["source"])
+    own = {
+        "cell_type": "code",
+        "metadata": {},
+        "source": "%time 1 / 0\n",
+        "outputs": [],
+        "execution_count": None,
+        "id": "own",
+    }
+    notebook["cells"].insert(3, own)
+    path.write_text(json.dumps(notebook), "utf-8")
+    return folder
+
+
+def test_progress_tells_each_exercise_and_changes_nothing(half_done, tmp_path, capsys):
+    path = half_done / NAME / f"{NAME}.ipynb"
+    before = path.read_bytes()
+    assert cli.main(["progress", str(half_done), "--json", str(tmp_path / "progress.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "06 zero shot: 2 of 5"
+    assert [line.split(maxsplit=1)[0] for line in lines[1:]] == [
+        "class_probabilities", "ensemble_classifier", "top_k_accuracy", "recall_at_k", "class_lists_in_words",
+    ]  # fmt: skip
+    states = {
+        e["name"]: (e["state"], e["why"]) for e in json.loads((tmp_path / "progress.json").read_text())["exercises"]
+    }
+    assert states["class_probabilities"] == ("passes", "")
+    assert states["recall_at_k"] == ("to do", "") and states["class_lists_in_words"] == ("written", "")
+    assert states["top_k_accuracy"][0] == "fails" and "top-1 accuracy is 0.25, not 0.0" in states["top_k_accuracy"][1]
+    assert states["ensemble_classifier"] == ("fails", "NameError: name 'no_such_name' is not defined")
+    assert path.read_bytes() == before and [p for p in half_done.rglob("*") if p.is_file()] == [path]
+
+
+@pytest.mark.parametrize("content", [None, "not json", "{}", '{"cells": [1]}'])
+def test_what_is_no_notebook_gets_a_sentence(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "a.ipynb").write_text(content)
+    assert cli.main(["progress", str(tmp_path)]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.startswith("minclip: ") and complaint.count("\n") == 1
