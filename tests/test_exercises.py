@@ -118,7 +118,7 @@ def failure(exercise: Exercise, which: str, function: Callable) -> BaseException
 
 
 def test_exercises_are_what_solutions_make_of_them(tmp_path):
-    pytest.importorskip("nbgrader", reason="pip install minclip[instructor]")
+    pytest.importorskip("nbgrader", reason="nbgrader comes with the instructor extra")
     names = load_module(ROOT / "solutions" / "generate.py").generate(tmp_path)
     assert names == [path.stem for path in SOLUTIONS]
     made = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -238,6 +238,20 @@ def test_nan_and_nothing_never_pass(exercise):
             assert failure(exercise, which, answer) is not None, f"the {which} check let it pass"
 
 
+def test_the_skeleton_of_an_exercise_is_one(tmp_path):
+    add_exercise = load_module(ROOT / "solutions" / "add_exercise.py").add_exercise
+    for name in ("first", "the_second"):
+        path = add_exercise("99_anything", name, tmp_path)
+    exercises = read_exercises(path)
+    assert [exercise.name for exercise in exercises] == ["first", "the_second"]
+    for exercise in exercises:
+        test_a_student_is_told_what_to_do(exercise)
+        test_the_solution_passes(exercise)
+        test_nan_and_nothing_never_pass(exercise)
+    with pytest.raises(SystemExit, match="already"):
+        add_exercise("99_anything", "first", tmp_path)
+
+
 def test_no_check_imports_an_answer():
     for exercise in EXERCISES:
         for source in (exercise.visible, exercise.hidden):
@@ -255,7 +269,7 @@ def test_no_check_imports_an_answer():
 @pytest.mark.filterwarnings("ignore:Object of type")  # of nbgrader's own data base
 def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
     """A student solves the first exercise, half of the second, none of the rest, and meddles with a check."""
-    pytest.importorskip("nbgrader", reason="pip install minclip[instructor]")
+    pytest.importorskip("nbgrader", reason="nbgrader comes with the instructor extra")
     from nbgrader.api import Gradebook
 
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # nbgrader calls alembic
