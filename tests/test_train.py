@@ -213,7 +213,7 @@ def test_killed_at_random_moments_it_still_ends_in_the_same_bits(tmp_path, unbro
     moments = random.Random(int(os.environ.get("MINCLIP_KILL_SEED", "0")))
     for attempt in range(int(os.environ.get("MINCLIP_KILLS", "4"))):
         child = in_child(tmp_path, resume=(tmp_path / CHECKPOINT).exists())
-        time.sleep(moments.uniform(0, 0.25))
+        time.sleep(moments.uniform(0, 0.15))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode in (-signal.SIGKILL, 0), attempt
