@@ -171,7 +171,11 @@ def fit(
         distributed.wait()  # whoever goes on knows that it is written
 
     model.train()
-    stands = f"The last checkpoint in {folder} stands; --resume goes on from it." if folder else "Nothing was saved."
+    stands = (
+        f"The last checkpoint in {folder}, if any, stands; --resume goes on from it."
+        if folder
+        else "Nothing was saved."
+    )
     with progress_bar(step, config) as progress, catch_interrupts() as interrupts, distributed.mourning(stands):
         while step < config.steps:
             images, captions = next(stream)
