@@ -99,7 +99,7 @@ def test_a_step_asks_the_device_for_nothing(monkeypatch):
     model, (images, tokens) = make(), batch()
     config = TrainConfig(batch_size=6, chunk=4)
     forward, optimizer = prepare(model, config), make_optimizer(model, config)
-    train_step(forward, model, optimizer, images, tokens, config)  # the first step may send constants
+    train_step(forward, model, optimizer, images, tokens, config)  # the first step makes the optimiser's state
     for method in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero", "cpu", "numpy", "new_tensor"):
         monkeypatch.setattr(torch.Tensor, method, lambda *_, m=method: pytest.fail(f"a step calls Tensor.{m}"))
     for config_, _ in itertools.product((config, TrainConfig(batch_size=6)), range(2)):

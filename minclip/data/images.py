@@ -6,7 +6,6 @@ same constants, so that any picture suits any model.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,16 +23,8 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     """uint8 in [0, 255] or float in [0, 1], (B, 3, H, W) -> float, zero mean and unit deviation."""
     if images.dtype == torch.uint8:
         images = images.float() / 255
-    mean, std = mean_and_std(images.device, images.dtype)
-    return (images - mean) / std
-
-
-@lru_cache
-def mean_and_std(device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """MEAN and STD, (3, 1, 1) each, where the pictures are: sent once, since a GPU stops work for each sending."""
-    with torch.inference_mode(False):  # kept, and so usable in training, wherever they are first asked for
-        mean, std = (torch.tensor(values, device=device, dtype=dtype).view(3, 1, 1) for values in (MEAN, STD))
-    return mean, std
+    # Channel by channel, with plain numbers: a tensor of them would have to be sent to the GPU each time.
+    return torch.stack([(images[:, c] - MEAN[c]) / STD[c] for c in range(3)], dim=1)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
