@@ -69,7 +69,7 @@ class Recipe:
     fonts: str | None = None
     """A folder of more fonts (TTF, OTF, TTC) to learn from."""
     device: str | None = None
-    """cpu, cuda or mps; the best there is if not given."""
+    """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
     json: Path | None = None
     """Write the results to this file, too."""
 
@@ -128,7 +128,7 @@ class Evaluate:
     templates: tuple[str, ...] = ("{}",)
     """Captions in which a class name stands for {}; several are averaged."""
     device: str | None = None
-    """cpu, cuda or mps; the best there is if not given."""
+    """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
     json: Path | None = None
     """Write the results to this file, too."""
 
@@ -160,7 +160,7 @@ class Check:
     """Print versions, device, cores and a ten-step training, to quote in a report of a problem."""
 
     device: str | None = None
-    """cpu, cuda or mps; the best there is if not given."""
+    """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
     json: Path | None = None
     """Write the results to this file, too."""
 
@@ -199,7 +199,7 @@ class Bench:
     rounds: int = 7
     """How often the rivals take turns."""
     device: str | None = None
-    """cpu, cuda or mps; the best there is if not given."""
+    """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
     picture: Path | None = None
     """Draw the growth of time and memory into this file (PNG, PDF)."""
     json: Path | None = None
@@ -253,7 +253,7 @@ COMMANDS = {
 
 
 def find_device(name: str | None) -> torch.device:
-    """The named device, or the best there is. Raises MinclipError where it is not."""
+    """The named device; if none is named, cuda where there is one, or else cpu. Raises MinclipError where it is not."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
