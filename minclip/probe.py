@@ -5,10 +5,12 @@ at most 1,000 iterations, choose the penalty on validation data, refit on traini
 together. What a probe reads, the features already held.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
@@ -87,7 +89,10 @@ def choose_penalty(train_features, train_labels, validation_features, validation
 
 def fit_regression(features, labels, penalty: float) -> LogisticRegression:
     """Logistic regression under an L2 penalty lambda on the mean loss (scikit-learn's C = 1 / (lambda N))."""
-    return LogisticRegression(C=1 / (penalty * len(labels)), solver="lbfgs", max_iter=1000).fit(features, labels)
+    regression = LogisticRegression(C=1 / (penalty * len(labels)), solver="lbfgs", max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 iterations and no more is the protocol
+        return regression.fit(features, labels)
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 A glyph is drawn in a named ink on a named paper, turned, scaled, shifted and speckled, and a caption
 says what can be seen. Names, inks, papers, styles, typefaces and wordings compose into millions of
-distinct captions, so that even 32,768 candidates seldom repeat one. A batch is painted in one
-expression on whatever device holds the atlas: no worker processes, no files. Notebook 01.
+distinct captions; how often two in a batch agree is up to the shares in `Paint`. A batch is painted in
+one expression on whatever device holds the atlas: no worker processes, no files. Notebook 01.
 """
 
 from collections.abc import Iterator
