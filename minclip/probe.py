@@ -92,6 +92,8 @@ def fit_regression(features, labels, penalty: float) -> LogisticRegression:
     regression = LogisticRegression(C=1 / (penalty * len(labels)), solver="lbfgs", max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 iterations and no more is the protocol
+        # One or two pictures a class is a few-shot probe; scikit-learn suspects a real-valued target.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         return regression.fit(features, labels)
 
 

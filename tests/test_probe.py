@@ -27,6 +27,11 @@ def test_features_that_hold_the_answer_give_all_of_it():
     assert linear_probe(features, labels, features, labels).accuracy == 1.0
 
 
+def test_one_picture_of_each_of_many_classes_is_enough_and_no_cause_for_a_warning():
+    features, labels = np.eye(30), np.arange(30)
+    assert linear_probe(features, labels, features, labels).accuracy == 1.0
+
+
 def test_features_of_no_meaning_give_chance():
     labels, generator = labelled(4, 40)
     train, test = generator.normal(size=(160, 6)), generator.normal(size=(2000, 6))
