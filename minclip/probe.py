@@ -13,6 +13,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from threadpoolctl import threadpool_limits
 
 from .errors import MinclipError
 from .zeroshot import CHUNK, evaluating
@@ -90,7 +91,8 @@ def choose_penalty(train_features, train_labels, validation_features, validation
 def fit_regression(features, labels, penalty: float) -> LogisticRegression:
     """Logistic regression under an L2 penalty lambda on the mean loss (scikit-learn's C = 1 / (lambda N))."""
     regression = LogisticRegression(C=1 / (penalty * len(labels)), solver="lbfgs", max_iter=1000)
-    with warnings.catch_warnings():
+    # L-BFGS makes thousands of small products; below about a million numbers threads wait more than they work.
+    with warnings.catch_warnings(), threadpool_limits(1 if features.size < 1_000_000 else None):
         warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 iterations and no more is the protocol
         # One or two pictures a class is a few-shot probe; scikit-learn suspects a real-valued target.
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
