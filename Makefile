@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 lab: setup
-	$(BIN)/jupyter lab notebooks/00_a_clip_in_five_minutes.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_a_clip_in_five_minutes.ipynb
 
 exercises: setup
 	$(BIN)/python solutions/generate.py
