@@ -1,4 +1,4 @@
-"""The command line: `python -m minclip demo | pretrain | evaluate | bench | check | progress`, each with --help.
+"""The command line: `python -m minclip demo | pretrain | evaluate | experiment | bench | check | progress`, each with --help.
 
 Options are the fields of these dataclasses and of the recipes they hold, through `tyro`. A mistake of
 the user's ends in one sentence and a non-zero exit code, never in a traceback.
@@ -8,20 +8,23 @@ import os
 import platform
 import sys
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Literal
 
 import torch
 import tyro
 
-from . import distributed
+from . import distributed, plots
 from .clip import CLIP
 from .data.glyphs import load_atlas
 from .data.hub import load_pairs, load_pictures
 from .demo import describe_device, run_demo, train_on_glyphs, train_on_pairs, write_json
 from .errors import MinclipError
 from .evaluation import evaluate_glyphs, figures_as_text
+from .experiments.common import Setting, provenance
 from .presets import PRESETS, Preset, find_preset
 from .pretrained import load
 from .real_pictures import classify_pictures, read_class_names, retrieve_pictures
@@ -189,6 +192,38 @@ class Check:
 
 
 @dataclass
+class Experiment:
+    """Measure a claim made for CLIP. `quick` takes a minute or two on two cores; `recorded` is what the README tells."""
+
+    name: Annotated[Literal["prompts"], tyro.conf.Positional]
+    """Which claim."""
+    preset: Literal["quick", "recorded"] = "quick"
+    """The scale."""
+    seeds: int = 3
+    """How often whatever is trained is trained anew; figures are given with their spread."""
+    runs: Path = Path("runs/experiments")
+    """Folder in which trained models are kept, for the next experiment to find."""
+    picture: Path | None = None
+    """Draw the result into this file (PNG, PDF)."""
+    device: str | None = None
+    """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
+    json: Path | None = None
+    """Write the results to this file, too, with where they come from."""
+
+    def __call__(self) -> dict:
+        if self.seeds < 1:
+            raise MinclipError(f"seeds is {self.seeds}; train at least once.")
+        experiment = import_module(f"minclip.experiments.{self.name}")
+        setting = Setting(self.preset, self.seeds, find_device(self.device), self.runs)
+        began = perf_counter()
+        results = {**experiment.run(setting), "provenance": provenance(setting, perf_counter() - began)}
+        print(experiment.as_text(results))
+        if self.picture is not None:
+            plots.write(experiment.plot, results, self.picture)
+        return results
+
+
+@dataclass
 class Bench:
     """Measure speed and memory: against open_clip and transformers on the same weights, and as candidates grow."""
 
@@ -248,7 +283,7 @@ class Progress:
 
 
 COMMANDS = {
-    "demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "bench": Bench, "check": Check, "progress": Progress,
+    "demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "experiment": Experiment, "bench": Bench, "check": Check, "progress": Progress,
 }  # fmt: skip
 
 

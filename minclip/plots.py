@@ -7,7 +7,8 @@ cell which ends in one shows the picture alone.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,6 +42,15 @@ def use_style() -> None:
             "legend.frameon": False, "image.interpolation": "nearest",
         }
     )  # fmt: skip
+
+
+def write(draw: Callable, results, path: Path) -> None:
+    """Let `draw(results)` make a figure, and write it to a file (.png, .pdf) in the course's style."""
+    with plt.rc_context():
+        use_style()
+        draw(results)
+        plt.savefig(path)
+        plt.close()
 
 
 def as_array(values) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""What the experiments share: models trained once and kept, figures with their spread, provenance."""
+
+import hashlib
+import json
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+
+from ..checkpoint import CHECKPOINT
+from ..clip import CLIP
+from ..data.glyphs import load_atlas
+from ..demo import describe_device, train_on_glyphs
+from ..presets import Preset, find_preset
+from ..pretrained import load
+from ..tokenizer import CLIPTokenizer
+
+Scale = Literal["quick", "recorded"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an experiment is run.
+
+    scale: "quick" takes a minute or two on two cores; "recorded" is what stands in the README
+    seeds: how many times whatever is trained is trained, with seeds 0, 1, ...
+    device: where models are trained and used
+    runs: the folder where trained models are kept, to be found again by the next experiment
+    """
+
+    scale: Scale = "quick"
+    seeds: int = 3
+    device: torch.device = torch.device("cpu")
+    runs: Path = Path("runs/experiments")
+
+
+def trained_models(setting: Setting) -> Iterator[tuple[CLIP, CLIPTokenizer]]:
+    """Models of the demo's recipe to measure: the bundled one if quick, or else one trained for each seed."""
+    if setting.scale == "quick":
+        yield load("glyphs-tiny", setting.device)
+        return
+    for seed in tqdm(range(setting.seeds), desc="models", unit="model", leave=False):
+        yield trained_model(find_preset("cpu"), seed, setting)
+
+
+def trained_model(preset: Preset, seed: int, setting: Setting) -> tuple[CLIP, CLIPTokenizer]:
+    """The recipe trained on the glyphs with the seed: from the runs folder, if it was trained before."""
+    preset = replace(preset, train=replace(preset.train, seed=seed))
+    recipe = json.dumps(asdict(preset), sort_keys=True).encode()
+    run = setting.runs / f"model-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    if not (run / "model.safetensors").exists():  # the last file that is written
+        atlas = load_atlas(preset.model.image_resolution)
+        train_on_glyphs(preset, atlas, run, setting.device, resume=(run / CHECKPOINT).exists())
+    return load(str(run), setting.device)
+
+
+def spread(values: Sequence[float], form: str = ".1f") -> str:
+    """Mean and, of several seeds, the standard deviation between them: "51.1 ± 1.9"."""
+    mean = format(statistics.fmean(values), form)
+    return f"{mean} ± {format(statistics.stdev(values), form)}" if len(values) > 1 else mean
+
+
+def percent(shares: Sequence[float]) -> str:
+    """Shares in [0, 1], one a seed, as percentages with their spread: "51.1 ± 1.9%"."""
+    return f"{spread([100 * share for share in shares])}%"
+
+
+def claim(text: str, paper: str, measured: str) -> dict[str, str]:
+    """A row of the README's table: what is claimed, the paper's figure and ours."""
+    return {"claim": text, "paper": paper, "measured": measured}
+
+
+def claims_as_text(claims: Sequence[dict[str, str]]) -> str:
+    """The rows one under the other, for the command line."""
+    return "\n".join(f"\n{row['claim']}\n  paper     {row['paper']}\n  measured  {row['measured']}" for row in claims)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Words on the left, figures on the right, in columns as wide as they must be."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for first, *rest in (header, *rows):
+        figures = "".join(f"  {cell:>{width}}" for cell, width in zip(rest, widths[1:]))
+        lines.append(f"{first:<{widths[0]}}{figures}".rstrip())
+    return "\n".join(lines)
+
+
+def provenance(setting: Setting, seconds: float) -> dict[str, str | int | float]:
+    """Where a recorded result comes from: command, commit, date, hardware, versions."""
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return {
+        "command": shlex.join(["python", "-m", "minclip", *sys.argv[1:]]),
+        "commit": git.stdout.strip() or "not in a repository",
+        "date": date.today().isoformat(),
+        "device": describe_device(setting.device),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "scale": setting.scale,
+        "seeds": setting.seeds,
+        "seconds": round(seconds, 1),
+    }
