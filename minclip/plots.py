@@ -117,8 +117,9 @@ def matrix(
         for (i, j), value in np.ndenumerate(values):
             strong = abs(value) > (0.62 if signed else 0.5) * limit
             ax.text(
-                j, i, format(value, "z" + numbers), ha="center", va="center", fontsize=8, color="w" if strong else "k"
-            )
+                j, i, format(float(value), "z" + numbers), ha="center", va="center", fontsize=8,
+                color="w" if strong else "k",
+            )  # fmt: skip
 
 
 def label_columns(ax: Axes, names: Sequence[str] | None, count: int) -> None:

@@ -2,9 +2,7 @@
 
 `fit` trains a CLIP on a stream of pairs. With a run folder it leaves checkpoints that are complete
 (weights, optimiser, place in the data, random states) and atomic, so that a run killed at any moment
-goes on to the same bits. Notebook 05. `backward_in_chunks` takes a batch that does not fit at once
-through it in parts, with the same gradients; under torchrun several processes share each batch.
-Notebook 12.
+goes on to the same bits. Notebook 05. Under torchrun several processes share each batch. Notebook 12.
 """
 
 import math
@@ -12,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -35,6 +33,7 @@ from .checkpoint import (
 from .clip import CLIP
 from .data.images import normalize, to_device
 from .errors import MinclipError
+from .gradient_cache import backward_in_chunks
 from .loss import distributed_contrastive_loss
 from .tokenizer import CLIPTokenizer
 
@@ -178,7 +177,7 @@ def fit(
     )
     with progress_bar(step, config) as progress, catch_interrupts() as interrupts, distributed.mourning(stands):
         while step < config.steps:
-            images, captions = next(stream)
+            images, captions = next_batch(stream, step, config)
             tokens = tokenizer(captions)
             set_learning_rate(optimizer, learning_rate(step, config))
             images, tokens = to_device(images, device), to_device(tokens, device)
@@ -239,6 +238,17 @@ def own_batches(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[tuple[
     return pairs.batches(share, config.seed, start, stride=config.batch_size)
 
 
+def next_batch(stream: Iterator, step: int, config: TrainConfig) -> tuple[torch.Tensor, list[str]]:
+    """Raises MinclipError where the data end before the run does."""
+    try:
+        return next(stream)
+    except StopIteration:
+        raise MinclipError(
+            f"The data ended after {step * config.batch_size:,} pictures; {config.images_seen:,} were asked for. "
+            "Give pairs that go round for ever, or a smaller images_seen."
+        ) from None
+
+
 def train_step(forward, model: CLIP, optimizer, images, tokens, config: TrainConfig) -> torch.Tensor:
     """One step of the optimiser on one batch; `forward` is what `prepare` made of the model.
 
@@ -254,55 +264,6 @@ def train_step(forward, model: CLIP, optimizer, images, tokens, config: TrainCon
     optimizer.step()
     model.clamp_logit_scale()
     return loss.detach()
-
-
-def backward_in_chunks(
-    model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tensor, chunk: int = 256
-) -> torch.Tensor:
-    """The whole batch's gradients, added to every `.grad`, with the graph of one chunk in memory at a
-    time (gradient caching, Gao et al. 2021). Returns the loss, without a graph.
-
-    model: called with (B, 3, R, R) and (B, L); returns two (B, E) and the logit scale, as CLIP does
-    chunk: pairs embedded at a time
-
-    Embeddings depend on the parameters, and the loss on the parameters only through the embeddings: so
-    the chain rule may be cut there. Exact for any chunking, dropout included, as long as a picture's
-    embedding does not depend on its neighbours. BatchNorm's does: a ResNet's chunks are each normalised
-    by their own statistics, which is another function than the whole batch at once, and its running
-    averages move twice, in steps 1 and 3. What comes out is the exact gradient of that other function.
-    """
-    if chunk < 1:
-        raise MinclipError(f"chunk is {chunk}; give the pairs to embed at a time, at least 1.")
-    chunks = list(zip(images.split(chunk), tokens.split(chunk)))
-
-    # 1. Embed all chunks without a graph, and remember the random numbers each one was about to draw.
-    random, features = [], []
-    with torch.no_grad():
-        for some_images, some_tokens in chunks:
-            random.append(random_states())
-            features.append(model(some_images, some_tokens))
-
-    # 2. The loss, as a function of the embeddings and the scale alone, and its gradients.
-    image_features, text_features, scales = zip(*features)
-    inputs = [t.requires_grad_() for t in (torch.cat(image_features), torch.cat(text_features), scales[0])]
-    loss = distributed_contrastive_loss(*inputs)
-    image_gradients, text_gradients, scale_gradient = torch.autograd.grad(loss, inputs)
-
-    gradients = list(zip(image_gradients.split(chunk), text_gradients.split(chunk)))
-    for place, pairs in enumerate(chunks):
-        with averaging(model, now=place == len(chunks) - 1):
-            # 3. Replay a chunk, now with a graph, and with the same random numbers.
-            restore_random_states(random[place])
-            outputs = model(*pairs)
-            # 4. From its embeddings' gradients on, backwards. Each chunk carries its part of the scale's:
-            #    the whole of it every time would come out too large by the number of chunks.
-            torch.autograd.backward(outputs, [*gradients[place], scale_gradient / len(chunks)])
-    return loss.detach()
-
-
-def averaging(model: torch.nn.Module, now: bool) -> AbstractContextManager:
-    """Within, and unless `now`: gradients pile up here and are not yet averaged over the processes."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) and not now else nullcontext()
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

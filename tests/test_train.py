@@ -1,5 +1,6 @@
 """The loop: what it optimises, what it leaves on disk, and what survives kill -9, Ctrl-C, a full disk and NaN."""
 
+import itertools
 import json
 import math
 import multiprocessing
@@ -357,6 +358,15 @@ def test_nan_ends_the_run_and_names_the_step_and_the_last_good_checkpoint(tmp_pa
     saved = read_checkpoint(tmp_path)
     assert saved["step"] == 12 and all(t.isfinite().all() for t in saved["model"].values())
     finish(tmp_path, unbroken)
+
+
+def test_data_that_end_before_the_run_does():
+    class Ending(NoisePairs):
+        def batches(self, batch_size, seed, start):
+            yield from itertools.islice(super().batches(batch_size, seed, start), 3)
+
+    with pytest.raises(MinclipError, match="ended after 24 pictures; 192 were asked for"):
+        train(pairs=Ending())
 
 
 def test_nan_before_any_checkpoint_names_none_not_even_an_earlier_runs(tmp_path):

@@ -213,31 +213,32 @@ def load_atlas(size: int = 32, fonts: str | None = None, progress: bool = True) 
 
 def read_faces(path: Path) -> list[tuple[Face, list[int]]]:
     """The faces of a font file (several in a collection), each with its named code points."""
-    fonts = (
-        TTCollection(path, lazy=True).fonts if path.suffix.lower() in (".ttc", ".otc") else [TTFont(path, lazy=True)]
-    )
-    faces = []
-    for index, font in enumerate(fonts):
-        names = font["name"]
-        family = names.getBestFamilyName() or path.stem
-        bold = "OS/2" in font and font["OS/2"].usWeightClass >= 600 or bool(font["head"].macStyle & 1)
-        italic = bool(font["post"].italicAngle) or bool(font["head"].macStyle & 2)
-        # TeX's fonts call themselves regular and upright, all of them; their file names know better.
-        bold, italic = bold or path.stem == "cmb10", italic or path.stem == "cmti10"
-        full_name = names.getBestFullName() or path.stem
-        strikes = [s.bitmapSizeTable.ppemY for s in font["CBLC"].strikes] if "CBLC" in font else []
-        strikes += list(font["sbix"].strikes) if "sbix" in font else []
-        face = Face(str(path), index, typeface_name(family), "bold" if bold else "regular",
-                    "italic" if italic else "upright", full_name, bool(strikes) or "COLR" in font,
-                    max(strikes, default=0))  # fmt: skip
-        characters = sorted(c for c in font.getBestCmap() or {} if character_name(c))
-        if face.typeface == "Computer Modern":
-            # TeX's fonts predate Unicode: cmsy10 files an arrow under EXCLAMATION MARK. Only letters
-            # and digits of the text faces are what their code points say.
-            text_face = path.stem in ("cmr10", "cmb10", "cmss10", "cmtt10", "cmti10")
-            characters = [c for c in characters if text_face and c < 128 and chr(c).isalnum()]
-        faces.append((face, characters))
-    return faces
+    collection = path.suffix.lower() in (".ttc", ".otc")
+    with TTCollection(path, lazy=True) if collection else TTFont(path, lazy=True) as file:
+        return [read_face(path, index, font) for index, font in enumerate(file.fonts if collection else [file])]
+
+
+def read_face(path: Path, index: int, font: TTFont) -> tuple[Face, list[int]]:
+    """One face and its named code points."""
+    names = font["name"]
+    family = names.getBestFamilyName() or path.stem
+    bold = "OS/2" in font and font["OS/2"].usWeightClass >= 600 or bool(font["head"].macStyle & 1)
+    italic = bool(font["post"].italicAngle) or bool(font["head"].macStyle & 2)
+    # TeX's fonts call themselves regular and upright, all of them; their file names know better.
+    bold, italic = bold or path.stem == "cmb10", italic or path.stem == "cmti10"
+    full_name = names.getBestFullName() or path.stem
+    strikes = [s.bitmapSizeTable.ppemY for s in font["CBLC"].strikes] if "CBLC" in font else []
+    strikes += list(font["sbix"].strikes) if "sbix" in font else []
+    face = Face(str(path), index, typeface_name(family), "bold" if bold else "regular",
+                "italic" if italic else "upright", full_name, bool(strikes) or "COLR" in font,
+                max(strikes, default=0))  # fmt: skip
+    characters = sorted(c for c in font.getBestCmap() or {} if character_name(c))
+    if face.typeface == "Computer Modern":
+        # TeX's fonts predate Unicode: cmsy10 files an arrow under EXCLAMATION MARK. Only letters
+        # and digits of the text faces are what their code points say.
+        text_face = path.stem in ("cmr10", "cmb10", "cmss10", "cmtt10", "cmti10")
+        characters = [c for c in characters if text_face and c < 128 and chr(c).isalnum()]
+    return face, characters
 
 
 def typeface_name(family: str) -> str:
