@@ -38,6 +38,7 @@ class Oracle(torch.nn.Module):
 def test_a_spread_is_the_deviation_between_seeds():
     assert common.spread([50.0]) == "50.0"
     assert common.spread([50.0, 52.0, 54.0]) == "52.0 ± 2.0"
+    assert common.spread([1.0, 2.0], "+.1f") == "+1.5 ± 0.7"
     assert common.percent([0.5, 0.54]) == "52.0 ± 2.8%"
     assert (
         common.table(("name", "a"), [("long name", "10"), ("x", "9")]) == "name        a\nlong name  10\nx           9"

@@ -66,7 +66,7 @@ def trained_model(preset: Preset, seed: int, setting: Setting) -> tuple[CLIP, CL
 def spread(values: Sequence[float], form: str = ".1f") -> str:
     """Mean and, of several seeds, the standard deviation between them: "51.1 ± 1.9"."""
     mean = format(statistics.fmean(values), form)
-    return f"{mean} ± {format(statistics.stdev(values), form)}" if len(values) > 1 else mean
+    return f"{mean} ± {format(statistics.stdev(values), form.lstrip('+'))}" if len(values) > 1 else mean
 
 
 def percent(shares: Sequence[float]) -> str:
