@@ -14,8 +14,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +25,6 @@ SOLUTIONS = sorted((ROOT / "solutions").glob("*/*.ipynb"))
 HEADING = re.compile(r"Difficulty ([1-5]) of 5\. About (\d+) minutes\. (\d+) points")
 
 
-@dataclass
-class Exercise:
-    """One function that a student writes, and what surrounds it in the notebook."""
-
-    assignment: str
-    name: str
-    text: str  # the cell above the answer
-    setup: list[str]  # ordinary cells before it
-    solution: str
-    visible: str
-    hidden: str
-    points: int
-
-    def __repr__(self) -> str:  # for pytest's names
-        return f"{self.assignment[:2]}-{self.name}"
-
-
 def load_module(path: Path):
     spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
@@ -51,67 +32,15 @@ def load_module(path: Path):
     return module
 
 
-def cells(path: Path) -> list[dict]:
-    return [cell | {"source": "".join(cell["source"])} for cell in json.loads(path.read_text("utf-8"))["cells"]]
-
-
-def grade_id(cell: dict) -> str | None:
-    return cell["metadata"].get("nbgrader", {}).get("grade_id")
-
-
-def read_exercises(path: Path) -> list[Exercise]:
-    found, setup, text = [], [], ""
-    by_id = {grade_id(cell): cell for cell in cells(path)}
-    for cell in cells(path):
-        if cell["cell_type"] == "markdown":
-            text = cell["source"] if grade_id(cell) is None else text
-        elif (name := grade_id(cell)) is None:
-            setup.append(cell["source"])
-        elif cell["metadata"]["nbgrader"]["solution"]:
-            checks = [by_id[f"{name}-{kind}"] for kind in ("visible", "hidden")]
-            points = sum(check["metadata"]["nbgrader"]["points"] for check in checks)
-            sources = [check["source"] for check in checks]
-            found.append(Exercise(path.stem, name, text, setup.copy(), cell["source"], *sources, points))
-    return found
-
-
-EXERCISES = [exercise for path in SOLUTIONS for exercise in read_exercises(path)]
+proof = load_module(ROOT / "solutions" / "proof.py")  # how exercises are read, and checks run
+Exercise, answers, cells, check, defined, failure, grade_id = (
+    proof.Exercise, proof.answers, proof.cells, proof.check, proof.defined, proof.failure, proof.grade_id,
+)  # fmt: skip
+EXERCISES = [exercise for path in SOLUTIONS for exercise in proof.read_exercises(path)[0]]
+WRITTEN = [exercise for path in SOLUTIONS for exercise in proof.read_exercises(path)[1]]
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=repr)
+every_written_exercise = pytest.mark.parametrize("exercise", WRITTEN, ids=repr)
 every_notebook = pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
-
-
-def answers(exercise: Exercise) -> dict[str, Callable]:
-    """What solutions/answers/ holds for it: label -> function."""
-    module = answers_module(exercise.assignment)
-    prefix = f"{exercise.name}__"
-    return {name.removeprefix(prefix): value for name, value in vars(module).items() if name.startswith(prefix)}
-
-
-@cache
-def answers_module(assignment: str):
-    return load_module(ROOT / "solutions" / "answers" / f"{assignment}.py")
-
-
-def defined(exercise: Exercise, source: str) -> Callable:
-    """The function that an answer cell defines, after the notebook's ordinary cells."""
-    namespace = {"__name__": "notebook"}
-    for cell in [*exercise.setup, source]:
-        exec(compile(cell, f"<{exercise!r}>", "exec"), namespace)
-    return namespace[exercise.name]
-
-
-def check(exercise: Exercise, which: str, function: Callable) -> None:
-    """Run the visible or the hidden check on a function, with nothing else defined."""
-    source = getattr(exercise, which)
-    exec(compile(source, f"<{exercise!r} {which}>", "exec"), {"__name__": "check", exercise.name: function})
-
-
-def failure(exercise: Exercise, which: str, function: Callable) -> BaseException | None:
-    try:
-        check(exercise, which, function)
-    except Exception as error:
-        return error
-    return None
 
 
 # The notebooks
@@ -158,6 +87,20 @@ def test_a_student_is_told_what_to_do(exercise):
     (stub,) = [node for node in ast.parse(exercise.solution).body if getattr(node, "name", None) == exercise.name]
     assert ast.get_docstring(stub) and stub.returns, "the stub needs a docstring and a type for its result"
     assert all(argument.annotation for argument in stub.args.args)
+
+
+@every_written_exercise
+def test_an_answer_in_words_can_be_marked(exercise):
+    """A student finds the question and an empty answer; an instructor a model answer and where its points lie."""
+    assert "**Goal.**" in exercise.text and "**Why it matters.**" in exercise.text
+    assert exercise.text.count("<details>") == 2 and "marked by hand" in exercise.text
+    assert int(HEADING.search(exercise.text)[3]) == exercise.points
+    answer, scheme = exercise.solution.split("**Mark scheme.**")
+    assert len(answer.split()) > 50
+    assert sum(int(points) for points in re.findall(r"(\d+) points?:", scheme)) == exercise.points
+    path = ROOT / "exercises" / exercise.assignment / f"{exercise.assignment}.ipynb"
+    (empty,) = [cell["source"] for cell in cells(path) if grade_id(cell) == exercise.name]
+    assert empty == "YOUR ANSWER HERE"
 
 
 @every_notebook
@@ -242,7 +185,8 @@ def test_the_skeleton_of_an_exercise_is_one(tmp_path):
     add_exercise = load_module(ROOT / "solutions" / "add_exercise.py").add_exercise
     for name in ("first", "the_second"):
         path = add_exercise("99_anything", name, tmp_path)
-    exercises = read_exercises(path)
+    exercises, written = proof.read_exercises(path)
+    assert written == []
     assert [exercise.name for exercise in exercises] == ["first", "the_second"]
     for exercise in exercises:
         test_a_student_is_told_what_to_do(exercise)
