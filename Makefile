@@ -14,10 +14,12 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python -m minclip demo
 
+# As many files at a time as there are cores, so one thread each.
 test: export TQDM_DISABLE = 1
+test: export OMP_NUM_THREADS = 1
 test: setup lint
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks solutions
+	$(BIN)/python -m pytest -n auto --dist loadscope
+	$(BIN)/python -m pytest -n auto --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks solutions
 
 lint: setup
 	$(BIN)/ruff check .
