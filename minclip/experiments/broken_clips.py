@@ -1,0 +1,206 @@
+"""Broken CLIPs: ten classic mistakes, each trained beside the right CLIP, and the curves by which to know them.
+
+`mistakes.py` holds them; none stops a run with an error. The landmark is ln N, the loss of guessing among N
+pairs: a run that stays there has learned nothing, and the reason is in what it is fed. Some of the mistakes
+leave no mark on any curve, which is as well to know. The right step is that of the paper's sections 2.3 and
+2.5 and Figure 3. Notebooks 04 and 05.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from ..clip import CLIP, MAX_LOGIT_SCALE, CLIPConfig
+from ..data.glyphs import Atlas, load_atlas
+from ..data.images import normalize
+from ..data.painting import GlyphPairs, Paint
+from ..plots import GREY, VERMILION
+from ..presets import new_model
+from ..tokenizer import CLIPTokenizer
+from ..train import TrainConfig, learning_rate, make_optimizer, set_learning_rate
+from ..zeroshot import evaluating, retrieval
+from .common import Setting, claim, claims_as_text, percent, spread, table
+from .mistakes import MISTAKES, RIGHT, Mistake
+
+BATCH, HELD_OUT = 64, 256  # pairs contrasted in a step; pairs of names never trained on, to find each other
+MODEL = CLIPConfig(  # small enough to be trained 33 times in some minutes
+    embed_dim=64, image_resolution=32, vision_layers=(1, 1, 1, 1), vision_width=8, vision_patch_size=None, vision_heads=4,
+    context_length=48, vocab_size=1024, transformer_width=64, transformer_heads=2, transformer_layers=1, quick_gelu=True,
+)  # fmt: skip
+PLAIN = Paint(coloured=0, described=0)  # black on white, and the captions are the bare names
+
+
+def encode(
+    model: CLIP, images: torch.Tensor, tokens: torch.Tensor, pool: Callable
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, E) of pictures and (N, E) of captions, of any length, the captions read at the token that `pool` picks."""
+    hidden = model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]
+    hidden = model.transformer.at(hidden, pool(tokens))
+    return model.encode_image(normalize(images), normalize=False), model.ln_final(hidden) @ model.text_projection
+
+
+def train(mistake: Mistake, atlas: Atlas, seed: int, images_seen: int, records: int = 25) -> list[dict]:
+    """A short run with the mistake; some `records` of it on the way, the first after one step.
+
+    Each holds `images_seen`, `loss` and `logit_scale` as the run reports them, and of held-out pairs `accuracy` (pictures
+    that find their caption), `accuracy_of_captions`, and `spread`, how far captions' features lie apart (0: all alike).
+    """
+    config = TrainConfig(images_seen=images_seen, batch_size=BATCH, lr=3e-3, seed=seed)
+    pairs = GlyphPairs(atlas.training(), PLAIN)
+    held_out = GlyphPairs(atlas.unseen_names("validation"), PLAIN).batch(HELD_OUT)
+    model, tokenizer = new_model(MODEL, list(pairs.names), seed)
+    used = model if mistake.quick_gelu else CLIP(replace(model.config, quick_gelu=False))
+    optimizer = make_optimizer(model.train(), config)
+    kept, every = [], -(-config.steps // (records - 1))
+    for step, (images, captions) in zip(range(config.steps), pairs.batches(BATCH, seed)):
+        set_learning_rate(optimizer, learning_rate(step, config))
+        tokens = tokenizer(mistake.captions(captions))
+        optimizer.zero_grad()
+        loss = mistake.loss(*encode(model, images, tokens, mistake.pool), model.logit_scale.exp())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad)
+        optimizer.step()
+        if mistake.clamp:
+            model.clamp_logit_scale()
+        if step % every == 0 or step == config.steps - 1:
+            used.load_state_dict(model.state_dict())  # itself, but for the mistake of another activation
+            figures = figures_of_held_out(used, tokenizer, mistake, *held_out)
+            if used is not model:
+                with torch.no_grad():
+                    loss = mistake.loss(*encode(used, images, tokens, mistake.pool), model.logit_scale.exp())
+            figures |= {"loss": loss.item(), "logit_scale": model.logit_scale.exp().item()}
+            kept.append({"images_seen": (step + 1) * BATCH, **{key: round(value, 5) for key, value in figures.items()}})
+    return kept
+
+
+@torch.no_grad()
+def figures_of_held_out(
+    model: CLIP, tokenizer: CLIPTokenizer, mistake: Mistake, images: torch.Tensor, captions: list[str]
+) -> dict:
+    """How well held-out pairs find each other, the model used as the mistake uses it."""
+    with evaluating(model):
+        features = encode(model, images, tokenizer(captions), mistake.pool)
+    images, texts = (F.normalize(side, dim=-1) for side in features)
+    recall = retrieval(images, texts, ks=(1,))
+    return {
+        "accuracy": recall["image_to_text_R@1"], "accuracy_of_captions": recall["text_to_image_R@1"],
+        "spread": texts.std(dim=0).norm().item(),
+    }  # fmt: skip
+
+
+def suspects(records: list[dict], batch_size: int = BATCH) -> set[str]:
+    """Which of MISTAKES a run's loss and logit scale alone leave possible. No threshold here is fitted to runs.
+
+    A loss far above ln N at the first step needs logits far larger than cosines make; a scale that never moves has no
+    gradient; one above 100 has no limit; a loss at ln N knows nothing. Whatever else is wrong does not show.
+    """
+    guessing = math.log(batch_size)
+    if records[0]["loss"] > 3 * guessing:
+        return {"no normalisation"}
+    if records[0]["logit_scale"] == records[-1]["logit_scale"]:
+        return {"scale before normalising"}
+    if max(record["logit_scale"] for record in records) > MAX_LOGIT_SCALE:
+        return {"no clamp"}
+    if records[-1]["loss"] > 0.99 * guessing:
+        return {"captions misaligned", "captions all alike", "first token read"}
+    return {"one-sided loss", "soft targets", "gathered without gradient", "no clamp", "GELU for QuickGELU"}
+
+
+def run(setting: Setting) -> dict:
+    """-> for the right run and each mistake one list of records a seed, the suspects named by curves alone, the claims."""
+    images_seen, seeds = (6_400, 1) if setting.scale == "quick" else (20_032, setting.seeds)
+    atlas = load_atlas(MODEL.image_resolution)
+    steps = {"right": RIGHT, **MISTAKES}
+    every = [(name, seed) for name in steps for seed in range(seeds)]
+    runs: dict[str, list[list[dict]]] = {name: [] for name in steps}
+    for name, seed in tqdm(every, desc="runs", unit="run", leave=False):
+        runs[name].append(train(steps[name], atlas, seed, images_seen))
+    return {
+        "images_seen": images_seen, "batch_size": BATCH, "held_out": HELD_OUT, "runs": runs,
+        "look_at": {name: mistake.look_at for name, mistake in MISTAKES.items()}, "claims": claims_of(runs),
+    }  # fmt: skip
+
+
+def last(runs: dict[str, list[list[dict]]], name: str, what: str) -> list[float]:
+    """A figure of the last record, one a seed."""
+    return [records[-1][what] for records in runs[name]]
+
+
+def claims_of(runs: dict[str, list[list[dict]]]) -> list[dict]:
+    """What the runs say of ln N, of the limit of the scale, and of what no curve shows."""
+    broken = [(name, records) for name in MISTAKES for records in runs[name]]
+    named = [suspects(records) for name, records in broken]
+    found = sum(name in names for (name, _), names in zip(broken, named))
+    alone = sorted({name for (name, _), names in zip(broken, named) if names == {name}})
+    at_guessing = [
+        last(runs, name, "loss") for name in ("captions misaligned", "captions all alike", "first token read")
+    ]
+    highest = max(record["logit_scale"] for records in runs["no clamp"] for record in records)
+    same = runs["no clamp"] == runs["right"]
+
+    def after(name: str) -> str:
+        return percent(last(runs, name, "accuracy"))
+
+    return [
+        claim("a loss at ln N: the pairs say nothing", f"guessing among {BATCH} costs {math.log(BATCH):.3f}",
+              "misaligned, alike, read at the wrong token: " + ", ".join(spread(losses, ".3f") for losses in at_guessing)
+              + f"; the right run: {spread(last(runs, 'right', 'loss'), '.3f')}"),
+        claim("loss and scale give a mistake away", "none raises an error",
+              f"the culprit is among the suspects in {found} of {len(broken)} broken runs; alone: {', '.join(alone) or 'never'}"),
+        claim("some mistakes learn nearly as well", f"the right step: {after('right')} of held-out pairs found",
+              ", ".join(f"{name} {after(name)}" for name in
+                        ("soft targets", "one-sided loss", "GELU for QuickGELU", "gathered without gradient"))),
+        claim("the scale is kept at 100 for stability", "clipped to prevent scaling the logits by more than 100",
+              ("no run differs in a single bit" if same else "runs differ") + f": without the limit it peaks at {highest:.1f}"),
+    ]  # fmt: skip
+
+
+def as_text(results: dict) -> str:
+    """A line for the right run and each mistake: where it starts and ends; then what to look at, and the claims."""
+    runs = results["runs"]
+    header = ("", "first loss", "last loss", "last scale", "pictures find", "captions find", "captions' spread")
+    rows = [
+        (name, spread([records[0]["loss"] for records in seeds], ".2f"), spread(last(runs, name, "loss"), ".2f"),
+         spread(last(runs, name, "logit_scale"), ".2f"), percent(last(runs, name, "accuracy")),
+         percent(last(runs, name, "accuracy_of_captions")), spread(last(runs, name, "spread"), ".2f"))
+        for name, seeds in runs.items()
+    ]  # fmt: skip
+    about = f"{results['images_seen']:,} pictures in batches of N = {BATCH}; ln N = {math.log(BATCH):.2f}\n\n"
+    look = "\n".join(f"  {name:<26} {what}" for name, what in results["look_at"].items())
+    return about + table(header, rows) + "\n\nwhat to look at\n" + look + "\n" + claims_as_text(results["claims"])
+
+
+def plot(results: dict) -> None:
+    """Small multiples: loss, scale and accuracy of each mistake, over those of the right run in grey."""
+    columns = (("loss", "loss, nats", 1), ("logit_scale", "logit scale", 1), ("accuracy", "pairs found, %", 100))
+    names, guessing = list(results["look_at"]), math.log(results["batch_size"])
+    half = -(-len(names) // 2)
+    figure, axes = plt.subplots(half, 6, figsize=(15, 2.05 * half + 0.6), sharex=True)
+    for place, name in enumerate(names):
+        row, block = place % half, 3 * (place // half)
+        for ax, (key, label, unit) in zip(axes[row, block : block + 3], columns):
+            for who, colour, width in (("right", GREY, 1.4), (name, VERMILION, 1.6)):
+                for records in results["runs"][who]:
+                    seen = [record["images_seen"] / 1000 for record in records]
+                    ax.plot(seen, [unit * record[key] for record in records], color=colour, linewidth=width, alpha=0.8)
+            ax.set(ylabel=label, ylim={"loss": (0, 1.7 * guessing), "logit_scale": (8, 20), "accuracy": (0, None)}[key])
+            ax.yaxis.label.set_size(9)
+            ax.tick_params(labelsize=8)
+        loss, scale, found = axes[row, block : block + 3]
+        loss.axhline(guessing, color="black", linestyle=":", linewidth=1.2)
+        first = np.mean([records[0]["loss"] for records in results["runs"][name]])
+        if first > 1.7 * guessing:
+            loss.text(0.97, 0.9, f"starts at {first:.0f}", transform=loss.transAxes, ha="right", va="top", fontsize=9)
+        loss.set_title(name, fontsize=11, fontweight="bold")
+        found.set_ylim(0, 110 * max(record["accuracy"] for records in results["runs"]["right"] for record in records))
+    for ax in axes[-1]:
+        ax.set_xlabel("pictures seen, thousands", fontsize=9)
+    figure.suptitle(
+        f"Ten broken CLIPs (red), a line a seed, over the right one (grey); dotted: ln {results['batch_size']}, guessing"
+    )
