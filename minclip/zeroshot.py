@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import MinclipError
+from .loss import strips
 
 CHUNK = 512  # pictures or captions encoded at a time
 
@@ -113,12 +114,18 @@ def retrieval(
             f"Image features have shape {tuple(image_features.shape)}, text features {tuple(text_features.shape)}; "
             "retrieval needs pairs, (N, E) of each."
         )
-    similarity = image_features @ text_features.T
-    if not similarity.isfinite().all():  # NaN compares as nearest of all
-        raise MinclipError("The features hold NaN or infinity; look at the model that made them.")
     recalls = {}
-    for direction, rows in (("image_to_text", similarity), ("text_to_image", similarity.T)):
-        matching = rows.diagonal()[:, None]
-        ahead = (rows > matching).sum(1) + ((rows == matching).sum(1) - 1) / 2
+    for direction, queries, answers in (
+        ("image_to_text", image_features, text_features),
+        ("text_to_image", text_features, image_features),
+    ):
+        ahead = []
+        for strip in strips(len(queries), 2048):  # all N x N similarities of 32,768 pairs would be 4.3 GB
+            rows = queries[strip] @ answers.T
+            if not rows.isfinite().all():  # NaN compares as nearest of all
+                raise MinclipError("The features hold NaN or infinity; look at the model that made them.")
+            matching = rows.diagonal(strip.start)[:, None]
+            ahead.append((rows > matching).sum(1) + ((rows == matching).sum(1) - 1) / 2)
+        ahead = torch.cat(ahead)
         recalls |= {f"{direction}_R@{k}": (ahead < k).float().mean().item() for k in ks}
     return recalls

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measure import peak_memory, provenance, seconds
 from throughput import batch
 
 from minclip import CLIP, contrastive_loss
 from minclip.loss import TiledLogSumExp, tiled_contrastive_loss
+from minclip.measure import peak_memory, provenance, seconds
 from minclip.presets import PRESETS
 from minclip.train import backward_in_chunks
 

@@ -18,13 +18,13 @@ import datasets
 import numpy as np
 import torch
 import tyro
-from measure import provenance
 
 from minclip import CLIP, CLIPTokenizer, linear_probe
 from minclip.checkpoint import CHECKPOINT
 from minclip.data.hub import Pictures, load_pairs, load_pictures
 from minclip.data.images import normalize
 from minclip.demo import train_on_pairs, write_json
+from minclip.measure import provenance
 from minclip.presets import find_preset
 from minclip.probe import probe_features
 from minclip.real_pictures import classify_pictures, retrieve_pictures

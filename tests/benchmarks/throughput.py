@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from measure import flops, matmul_peak, peak_memory, provenance, seconds, spread
 from peers import Rival, accumulate, disagreement, relative, rivals
 
 from minclip import CLIP, CLIPConfig
+from minclip.measure import flops, matmul_peak, peak_memory, provenance, seconds, spread
 from minclip.presets import PRESETS
 from minclip.train import TrainConfig, backward_in_chunks, make_optimizer
 

@@ -1,4 +1,4 @@
-"""Time, memory and arithmetic of a step, on a GPU or a CPU."""
+"""Time, memory and arithmetic of a step, on a GPU or a CPU: what benchmarks print and notebook 12 explains."""
 
 import ctypes
 import gc
