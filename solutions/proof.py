@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +111,7 @@ def defined(exercise: Exercise, source: str) -> Callable:
     namespace = {"__name__": "notebook"}
     for cell in [*exercise.setup, source]:
         exec(compile(cell, f"<{exercise!r}>", "exec"), namespace)
+    plt.close("all")  # pictures of curves, in exercises that give some
     return namespace[exercise.name]
 
 

@@ -490,3 +490,104 @@ def diagnosis__a_and_b_exchanged():
 def diagnosis__in_own_words():
     """Uses other words than the list's. Belief: somebody reads it."""
     return {"A": "wrong pairs", "B": "divided by the scale", "C": "not normalised"}
+
+
+# 9. The floor under the loss
+
+
+def lowest_loss__right_as_a_logsumexp(n, scale):
+    logits = torch.full((n,), -scale / max(n - 1, 1), dtype=torch.float64)
+    logits[0] = scale
+    return (logits.logsumexp(0) - logits[0]).item()
+
+
+def lowest_loss__at_right_angles(n, scale):
+    """Different pairs at cosine 0. Belief: unrelated things are at right angles, and nothing is further apart."""
+    return math.log1p((n - 1) * math.exp(-scale))
+
+
+def lowest_loss__all_opposite(n, scale):
+    """Different pairs at cosine -1. Belief: any number of vectors can be opposite to each other."""
+    return math.log1p((n - 1) * math.exp(-2 * scale)) if n > 1 else 0.0
+
+
+def lowest_loss__one_too_many(n, scale):
+    """Counts the match among the wrong captions. Belief: there are N negatives."""
+    return math.log1p(n * math.exp(-scale * n / (n - 1))) if n > 1 else 0.0
+
+
+def lowest_loss__zero(n, scale):
+    """Belief: a perfect model has no loss."""
+    return 0.0
+
+
+def lowest_loss__overflows(n, scale):
+    """Divides exponentials, so that a scale in the thousands fails. Belief: scales stay small."""
+    if n == 1:
+        return 0.0
+    match = math.exp(scale)
+    return -math.log(match / (match + (n - 1) * math.exp(-scale / (n - 1))))
+
+
+# 10. The loss of several processes
+
+
+def mended_shares__right_all_at_once(image_shares, text_shares, log_scale):
+    images, texts = torch.cat(list(image_shares)), torch.cat(list(text_shares))
+    logits = log_scale.exp() * torch.einsum("ie,te->it", images, texts)
+    costs = (logits.logsumexp(0) + logits.logsumexp(1)) / 2 - logits.diagonal()
+    return list(costs.view(len(image_shares), -1).mean(dim=1))
+
+
+def _shares(image_shares, text_shares, log_scale, labels_of, gather=torch.cat, sides=2):
+    all_images, all_texts = gather(list(image_shares)), gather(list(text_shares))
+    losses = []
+    for rank, (images, texts) in enumerate(zip(image_shares, text_shares)):
+        labels = labels_of(rank, len(images))
+        loss = F.cross_entropy(log_scale.exp() * images @ all_texts.T, labels)
+        if sides == 2:
+            loss = (loss + F.cross_entropy(log_scale.exp() * texts @ all_images.T, labels)) / 2
+        losses.append(loss)
+    return losses
+
+
+def _of_rank(rank, n):
+    return rank * n + torch.arange(n)
+
+
+def mended_shares__labels_alone(image_shares, text_shares, log_scale):
+    """Mends the labels and leaves the features detached. Belief: the loss is right now, so its gradient is."""
+    return _shares(image_shares, text_shares, log_scale, _of_rank, lambda parts: torch.cat(parts).detach())
+
+
+def mended_shares__gradient_alone(image_shares, text_shares, log_scale):
+    """Mends the gradient and leaves the labels. Belief: each process's matches are its first columns."""
+    return _shares(image_shares, text_shares, log_scale, lambda rank, n: torch.arange(n))
+
+
+def mended_shares__own_negatives_alone(image_shares, text_shares, log_scale):
+    """Each process among its own pairs. Belief: the mean of the parts' losses is the loss of the whole."""
+    return [minclip.contrastive_loss(u, v, log_scale.exp()) for u, v in zip(image_shares, text_shares)]
+
+
+def mended_shares__own_rows_alone_with_gradient(image_shares, text_shares, log_scale):
+    """Puts the own features back among the detached ones. Belief: others' features are others' business."""
+    losses = []
+    for rank in range(len(image_shares)):
+        own = [
+            [part if r == rank else part.detach() for r, part in enumerate(side)]
+            for side in (image_shares, text_shares)
+        ]
+        losses.append(_shares(*own, log_scale, _of_rank)[rank])
+    return losses
+
+
+def mended_shares__captions_forgotten(image_shares, text_shares, log_scale):
+    """Pictures choose, captions do not. Belief: every pair is counted once anyway."""
+    return _shares(image_shares, text_shares, log_scale, _of_rank, sides=1)
+
+
+def mended_shares__every_process_the_whole(image_shares, text_shares, log_scale):
+    """Each process returns the whole batch's loss. Belief: only their mean matters."""
+    loss = minclip.contrastive_loss(torch.cat(list(image_shares)), torch.cat(list(text_shares)), log_scale.exp())
+    return [loss for _ in image_shares]

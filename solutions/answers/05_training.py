@@ -7,6 +7,7 @@ otherwise they must reject it. Each wrong one says what a student who wrote it b
 import copy
 import math
 
+import numpy as np
 import torch
 
 # 1. Warm-up and cosine
@@ -454,3 +455,130 @@ def snapshot__mode_changed(model, optimizer, step):
     state = _state(model, optimizer, step)
     model.train()
     return state
+
+
+# 7. A loader that shuffles
+
+
+def mended_batches__right_by_numpy(images, captions, batch_size, seed, epoch):
+    order = np.random.default_rng([seed, epoch]).permutation(len(images)).tolist()
+    batches = []
+    while len(order) >= batch_size:
+        some, order = order[:batch_size], order[batch_size:]
+        batches.append((torch.stack([images[i] for i in some]), [captions[i] for i in some]))
+    return batches
+
+
+def _batches(images, captions, batch_size, generator, last=False):
+    order = torch.randperm(len(images), generator=generator)
+    parts = order.split(batch_size)
+    return [(images[p], [captions[i] for i in p.tolist()]) for p in parts if last or len(p) == batch_size]
+
+
+def mended_batches__same_order_each_epoch(images, captions, batch_size, seed, epoch):
+    """Mends the pairs alone. Belief: shuffled once is shuffled."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(seed))
+
+
+def mended_batches__two_orders(images, captions, batch_size, seed, epoch):
+    """Seeds one generator with the epoch, and still draws from it twice. Belief: one generator gives one order."""
+    generator = torch.Generator().manual_seed(1000 * seed + epoch)
+    images = images[torch.randperm(len(images), generator=generator)]
+    order = torch.randperm(len(images), generator=generator).tolist()
+    whole = range(0, len(images) - batch_size + 1, batch_size)
+    return [(images[i : i + batch_size], [captions[j] for j in order[i : i + batch_size]]) for i in whole]
+
+
+def mended_batches__seeds_all_of_torch(images, captions, batch_size, seed, epoch):
+    """Seeds torch itself. Belief: nobody else draws random numbers (dropout does, and would repeat itself)."""
+    torch.manual_seed(1000 * seed + epoch)
+    return _batches(images, captions, batch_size, None)
+
+
+def mended_batches__batches_shuffled(images, captions, batch_size, seed, epoch):
+    """Shuffles whole batches. Belief: the order of the batches is what matters (a pair's negatives never change)."""
+    parts = torch.arange(len(images)).split(batch_size)
+    order = torch.randperm(len(images) // batch_size, generator=torch.Generator().manual_seed(1000 * seed + epoch))
+    return [(images[parts[k]], [captions[i] for i in parts[k].tolist()]) for k in order.tolist()]
+
+
+def mended_batches__seed_plus_epoch(images, captions, batch_size, seed, epoch):
+    """Adds the epoch to the seed. Belief: that makes every epoch of every run different (run 1 repeats run 0, one late)."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(seed + epoch))
+
+
+def mended_batches__keeps_the_last(images, captions, batch_size, seed, epoch):
+    """Keeps the incomplete batch. Belief: a pair should not be lost (its loss has another ln N)."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(1000 * seed + epoch), last=True)
+
+
+def mended_batches__never_shuffles(images, captions, batch_size, seed, epoch):
+    """Leaves the order as it is. Belief: the mistake was to shuffle."""
+    whole = range(0, len(images) - batch_size + 1, batch_size)
+    return [(images[i : i + batch_size], list(captions[i : i + batch_size])) for i in whole]
+
+
+# 8. A step whose lines are out of order
+
+
+def mended_step__right_by_hand(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    parameters = list(model.parameters())
+    loss = model(images, texts)
+    gradients = torch.autograd.grad(loss, parameters)
+    length = math.sqrt(sum(gradient.pow(2).sum().item() for gradient in gradients))
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.grad = gradient * min(1.0, longest / (length + 1e-6))
+    optimizer.step()
+    model.log_scale.data = model.log_scale.data.clamp(max=math.log(max_scale))
+    return float(loss.detach())
+
+
+def _step(model, optimizer, images, texts, longest, max_scale, order):
+    loss = None
+    for what in order:
+        if what == "zero":
+            optimizer.zero_grad()
+        elif what == "loss":
+            loss = model(images, texts)
+            loss.backward()
+        elif what == "clip":
+            torch.nn.utils.clip_grad_norm_(model.parameters(), longest)
+        elif what == "step":
+            optimizer.step()
+        else:
+            with torch.no_grad():
+                model.log_scale.clamp_(max=math.log(max_scale) if what == "clamp" else max_scale)
+    return loss.item()
+
+
+def mended_step__clipped_too_late(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Clips after the step. Belief: clipping guards the next step."""
+    order = ("zero", "loss", "step", "clip", "clamp")
+    return _step(model, optimizer, images, texts, longest, max_scale, order)
+
+
+def mended_step__clamped_before(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Clamps before the step. Belief: it comes to the same (what is saved and evaluated is what the step left)."""
+    order = ("zero", "clamp", "loss", "clip", "step")
+    return _step(model, optimizer, images, texts, longest, max_scale, order)
+
+
+def mended_step__clamps_the_logarithm(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Clamps log_scale at 100. Belief: log_scale is the scale (e to the 100 is no limit)."""
+    order = ("zero", "loss", "clip", "step", "clamp at 100")
+    return _step(model, optimizer, images, texts, longest, max_scale, order)
+
+
+def mended_step__never_cleared(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Takes the harmful line out and puts it nowhere. Belief: backward starts afresh."""
+    return _step(model, optimizer, images, texts, longest, max_scale, ("loss", "clip", "step", "clamp"))
+
+
+def mended_step__cleared_at_the_end(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Clears after the step, never before the first. Belief: nobody else leaves gradients behind."""
+    return _step(model, optimizer, images, texts, longest, max_scale, ("loss", "clip", "step", "zero", "clamp"))
+
+
+def mended_step__not_clamped(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Leaves the clamp out. Belief: the gradient keeps the scale in bounds."""
+    return _step(model, optimizer, images, texts, longest, max_scale, ("zero", "loss", "clip", "step"))
