@@ -55,12 +55,17 @@ def trained_models(setting: Setting) -> Iterator[tuple[CLIP, CLIPTokenizer]]:
 def trained_model(preset: Preset, seed: int, setting: Setting) -> tuple[CLIP, CLIPTokenizer]:
     """The recipe trained on the glyphs with the seed: from the runs folder, if it was trained before."""
     preset = replace(preset, train=replace(preset.train, seed=seed))
-    recipe = json.dumps(asdict(preset), sort_keys=True).encode()
-    run = setting.runs / f"model-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    run = run_folder(preset, setting)
     if not (run / "model.safetensors").exists():  # the last file that is written
         atlas = load_atlas(preset.model.image_resolution)
         train_on_glyphs(preset, atlas, run, setting.device, resume=(run / CHECKPOINT).exists())
     return load(str(run), setting.device)
+
+
+def run_folder(preset: Preset, setting: Setting, kind: str = "model") -> Path:
+    """Where a run of this recipe, its seed included, is kept."""
+    recipe = json.dumps(asdict(preset), sort_keys=True).encode()
+    return setting.runs / f"{kind}-{hashlib.sha256(recipe).hexdigest()[:12]}"
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:

@@ -1,0 +1,87 @@
+"""The followed run: its candidates differ, its floor is a floor, and it goes on where it was killed."""
+
+import math
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from minclip import MinclipError, contrastive_loss
+from minclip.data.glyphs import load_atlas
+from minclip.data.painting import GlyphPairs, Paint
+from minclip.experiments import common, pretraining
+from minclip.presets import find_preset
+from minclip.zeroshot import retrieval
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return GlyphPairs(load_atlas().training(), find_preset("gpu").paint)
+
+
+def test_moments_spread_out_and_end_with_the_run():
+    assert pretraining.moments(400) == [10, 17, 29, 49, 83, 140, 237, 400]
+    assert pretraining.moments(3) == [3]
+
+
+def test_candidates_differ_and_keep_their_pictures(pairs):
+    count = len(pairs) + 3000  # more than an epoch: some captions come again
+    images, captions, passed_over = pretraining.distinct_pairs(pairs, count)
+    assert len(images) == len(captions) == len(set(captions)) == count
+    stream = pairs.captions(count + passed_over, pretraining.TEST_SEED)
+    assert len(set(stream)) == count and passed_over > 0
+    for place in (0, 1500, count - 1):
+        again, _ = pairs.batch(1, pretraining.TEST_SEED, stream.index(captions[place]))
+        assert torch.allclose(images[place], again[0], atol=1e-6)
+
+
+def test_a_stream_of_few_captions_is_refused():
+    few = load_atlas().training()
+    few = few.select(few.script == "Hebrew")
+    with pytest.raises(MinclipError, match="only .* differ"):
+        pretraining.distinct_pairs(GlyphPairs(few, Paint(described=0, coloured=0)), 1000)
+
+
+def test_no_features_get_below_the_floor_of_duplicates():
+    captions = ["a", "b", "a", "c", "a", "b"]
+    sides = torch.eye(3)[[0, 1, 0, 2, 0, 1]]  # a model that knows all there is to know
+    floor = pretraining.duplicates_floor(captions)
+    assert floor == pytest.approx((3 * math.log(3) + 2 * math.log(2)) / 6)
+    assert contrastive_loss(sides, sides, torch.tensor(1000.0)).item() == pytest.approx(floor, abs=1e-6)
+    assert pretraining.duplicates_floor(["a", "b"]) == 0
+
+
+def test_recall_in_strips_is_recall_of_the_whole():
+    torch.manual_seed(0)
+    images = torch.nn.functional.normalize(torch.randn(5000, 8), dim=1)
+    texts = torch.nn.functional.normalize(images + 0.5 * torch.randn(5000, 8), dim=1)
+    similarity = images @ texts.T
+    found = retrieval(images, texts, ks=(1,))
+    hits = similarity.argmax(1) == torch.arange(5000)
+    assert found["image_to_text_R@1"] == pytest.approx(hits.float().mean().item(), abs=1e-3)
+    assert 0.01 < found["image_to_text_R@1"] < 0.9
+
+
+def test_the_experiment_end_to_end_and_again_from_what_it_kept(tmp_path, monkeypatch):
+    preset = find_preset("cpu")
+    small = replace(preset.model, vision_layers=(1, 1, 1, 1), vision_width=8, transformer_width=32, embed_dim=32)
+    short = replace(preset.train, images_seen=3 * 64, batch_size=64, chunk=32, log_every=1)
+    monkeypatch.setattr(pretraining, "recipe", lambda setting: replace(preset, model=small, train=short))
+    monkeypatch.setattr(pretraining, "TASKS", ("unseen-typeface-digits", "unseen-names"))
+    monkeypatch.setattr(pretraining, "CANDIDATES", {"quick": 128})
+    setting = common.Setting(seeds=1, runs=tmp_path)
+    results = pretraining.run(setting)
+    [found] = results["runs"]
+    assert [record["step"] for record in found["records"]] == [1, 2, 3]
+    assert list(found["moments"][-1]["candidates"]) == [32, 64, 128]
+    assert results["step"]["candidates"] == 128 and 0 < results["step"]["utilisation"] < 2
+    assert results["step"]["flops_of_loss"] == pytest.approx(
+        3 * 2 * 128**2 * 32, rel=1e-5
+    )  # one product forwards, two back
+    monkeypatch.setattr(pretraining, "train_step", None)  # but the whole step, nothing is trained again
+    monkeypatch.setattr(pretraining, "whole_step", lambda *_: results["step"])
+    assert pretraining.run(setting)["runs"] == results["runs"]
+    assert "R@1 of 128" in pretraining.as_text(results)
+    pretraining.plot(results)
+    plt.close("all")
