@@ -5,7 +5,7 @@ stopped at a few moments, further and further apart, and put to that very task: 
 pictures with as many captions, no two alike. Some zero-shot tasks show what it is good for. Beside the run,
 one step of 32,768 pairs is timed, its memory taken, and its arithmetic held against what the machine can do.
 
-On a GPU the recipe is the preset `gpu`. On a CPU the same captions, at 32 px and 2,048 pairs a step, go
+On a GPU the recipe is the preset `gpu`. On a CPU the same captions, at 32 px and 1,024 pairs a step, go
 as far as a quarter of an hour carries them. Notebook 12.
 """
 
@@ -50,7 +50,7 @@ def recipe(setting: Setting) -> Preset:
     if setting.device.type == "cuda":
         steps = 40 if quick else gpu.train.steps
         return replace(gpu, train=replace(gpu.train, images_seen=steps * gpu.train.batch_size, log_every=1))
-    cpu, batch, steps = find_preset("cpu"), 512 if quick else 2048, 40 if quick else 400
+    cpu, batch, steps = find_preset("cpu"), 512 if quick else 1024, 40 if quick else 800
     # In chunks of 256, as fast as whole and in half the memory; their BatchNorms see 256 pictures each.
     train = replace(
         cpu.train, images_seen=steps * batch, batch_size=batch, chunk=256, lr=4e-3, log_every=1, checkpoint_every=20
