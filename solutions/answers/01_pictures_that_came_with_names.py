@@ -5,6 +5,7 @@ otherwise they must reject it. Each wrong one says what a student who wrote it b
 """
 
 import hashlib
+import math
 import random
 from collections import Counter
 
@@ -234,3 +235,43 @@ def leaked__brought_to_the_training_type(train, test):
 def leaked__all_as_bytes(train, test):
     """Casts everything to uint8. Belief: pictures are always 0 to 255, and whole."""
     return _leaked(train.astype(np.uint8), test.astype(np.uint8), lambda picture: picture.tobytes())
+
+
+# 6. How many names will be seen
+
+
+def expected_names__right_name_by_name(counts, draws):
+    total, seen = float(sum(counts)), 0.0
+    for count in counts:
+        missed = 1.0 if draws == 0 else 0.0 if count == total else math.exp(draws * math.log1p(-count / total))
+        seen += 1 - missed
+    return float(seen)
+
+
+def expected_names__never_twice(counts, draws):
+    """Draws without putting back. Belief: a sample never holds a picture twice."""
+    total = int(sum(counts))
+    ways = math.comb(total, draws)
+    return sum(1 - math.comb(total - int(c), draws) / ways for c in counts) if ways else float(len(counts))
+
+
+def expected_names__in_proportion(counts, draws):
+    """Names in proportion to pictures. Belief: half the pictures show half the names."""
+    return float(len(counts) * min(1.0, draws / sum(counts)))
+
+
+def expected_names__all_alike(counts, draws):
+    """Takes all names to be equally frequent. Belief: the tail does not matter."""
+    return float(len(counts) * (1 - (1 - 1 / len(counts)) ** draws))
+
+
+def expected_names__adds_shares(counts, draws):
+    """Adds up the chance of each draw. Belief: n chances of p make one of n p (it would pass 1)."""
+    total = sum(counts)
+    return float(sum(min(1.0, draws * count / total) for count in counts))
+
+
+def expected_names__missed_names(counts, draws):
+    """Counts the names that are missed. Belief: (1 - p) to the n is the chance of being seen."""
+    total = sum(counts)
+    return float(sum((1 - count / total) ** draws for count in counts))

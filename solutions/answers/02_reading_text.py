@@ -382,3 +382,64 @@ def pool_end_of_text__with_a_known_id(x, tokens):
 def pool_end_of_text__detached(x, tokens):
     """Copies numbers out. Belief: pooling has no gradient."""
     return x.detach()[torch.arange(len(x)), tokens.argmax(dim=1)]
+
+
+# 7. Rows of token ids
+
+
+def mended_rows__right_into_zeros(captions, context_length, start, end):
+    lengths = [min(len(ids), context_length - 2) for ids in captions]
+    rows = torch.zeros(len(captions), max(lengths) + 2, dtype=torch.long)
+    rows[:, 0] = start
+    for row, ids, length in zip(rows, captions, lengths):
+        row[1 : length + 1] = torch.tensor(ids[:length], dtype=torch.long)
+        row[length + 1] = end
+    return rows
+
+
+def _rows(captions, start, end, cut, pad):
+    rows = [cut([start, *ids, end]) for ids in captions]
+    longest = max(map(len, rows))
+    return torch.tensor([pad(row, longest) for row in rows])
+
+
+def _behind(row, longest):
+    return row + [0] * (longest - len(row))
+
+
+def mended_rows__end_cut_off(captions, context_length, start, end):
+    """Mends the padding alone. Belief: a caption that is too long just loses its tail (and its end with it)."""
+    return _rows(captions, start, end, lambda row: row[:context_length], _behind)
+
+
+def mended_rows__padded_in_front(captions, context_length, start, end):
+    """Mends the cutting alone. Belief: padding is harmless wherever it stands."""
+
+    def cut(row):
+        return row if len(row) <= context_length else [*row[: context_length - 1], end]
+
+    return _rows(captions, start, end, cut, lambda row, longest: [0] * (longest - len(row)) + row)
+
+
+def mended_rows__always_to_the_full(captions, context_length, start, end):
+    """Pads to the context length. Belief: the model wants rows of that length (it wants at most that)."""
+    rows = [[start, *ids[: context_length - 2], end] for ids in captions]
+    return torch.tensor([_behind(row, context_length) for row in rows])
+
+
+def mended_rows__keeps_the_last_words(captions, context_length, start, end):
+    """Keeps the tail of a long caption. Belief: what matters comes last."""
+    kept = [ids[max(0, len(ids) - context_length + 2) :] for ids in captions]
+    return _rows(kept, start, end, lambda row: row, _behind)
+
+
+def mended_rows__start_not_counted(captions, context_length, start, end):
+    """Leaves room for the end alone. Belief: context_length counts words and the end."""
+    kept = [ids[: context_length - 1] for ids in captions]
+    return _rows(kept, start, end, lambda row: row, _behind)
+
+
+def mended_rows__padded_with_the_end(captions, context_length, start, end):
+    """Pads with end of text, as transformers' tokenizer does. Belief: every tokenizer pads alike (the text above says zeros)."""
+    kept = [ids[: context_length - 2] for ids in captions]
+    return _rows(kept, start, end, lambda row: row, lambda row, longest: row + [end] * (longest - len(row)))

@@ -306,3 +306,64 @@ def vit_parameters__a_matrix_for_each_token(image_resolution, patch_size, width,
 def vit_parameters__of_a_true_quotient(image_resolution, patch_size, width, layers, embed_dim):
     """Divides with a slash. Belief: 7.0 is 7."""
     return _count(image_resolution, patch_size, width, layers, embed_dim) / 1
+
+
+# 6. A block into which weights were loaded
+
+
+def mended_block__right_in_two_branches(x, ln_1, attn, ln_2, c_fc, c_proj):
+    def quick_gelu(t):
+        return t / (1 + (-1.702 * t).exp())
+
+    first = attn(ln_1(x)) + x
+    second = c_proj(quick_gelu(c_fc(ln_2(first))))
+    return torch.stack([first, second]).sum(dim=0)
+
+
+def _block(x, ln_1, attn, ln_2, c_fc, c_proj, activation):
+    x = x + attn(ln_1(x))
+    return x + c_proj(activation(c_fc(ln_2(x))))
+
+
+def _quick_gelu(t):
+    return t * torch.sigmoid(1.702 * t)
+
+
+def mended_block__still_gelu(x, *parts):
+    """Mends the residuals alone. Belief: GELU and its approximation are the same for practical purposes."""
+    return _block(x, *parts, torch.nn.functional.gelu)
+
+
+def mended_block__silu(x, *parts):
+    """Leaves the 1.702 out. Belief: x sigmoid(x) is what is called quick."""
+    return _block(x, *parts, torch.nn.functional.silu)
+
+
+def mended_block__sigmoid_alone(x, *parts):
+    """Forgets to multiply by x. Belief: a gate is the activation."""
+    return _block(x, *parts, lambda t: torch.sigmoid(1.702 * t))
+
+
+def mended_block__adds_to_the_normalised(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """Mends the activation alone. Belief: x is x, before the LayerNorm and after."""
+    x = ln_1(x)
+    x = x + attn(x)
+    return x + c_proj(_quick_gelu(c_fc(ln_2(x))))
+
+
+def mended_block__normalises_afterwards(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """LayerNorm after each addition, as in the first Transformer. Belief: all transformers normalise there."""
+    x = ln_1(x + attn(x))
+    return ln_2(x + c_proj(_quick_gelu(c_fc(x))))
+
+
+def mended_block__both_branches_from_x(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """Attention and MLP side by side. Belief: the order of additions does not matter."""
+    return x + attn(ln_1(x)) + c_proj(_quick_gelu(c_fc(ln_2(x))))
+
+
+def mended_block__in_place(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """Adds in place. Belief: the caller does not need x any more."""
+    x += attn(ln_1(x))
+    x += c_proj(_quick_gelu(c_fc(ln_2(x))))
+    return x

@@ -4,6 +4,8 @@ A function's name is EXERCISE__WHAT; where WHAT begins with `right`, all checks 
 otherwise they must reject it. Each wrong one says what a student who wrote it believes.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -314,3 +316,53 @@ def recall_at_k__nearly_equal_is_equal(similarity, k):
         return _share(((rows > match) & ~equal).sum(1) + (equal.sum(1) - 1) / 2 < k)
 
     return _both(similarity, one_way)
+
+
+# 6. The same model among fewer names
+
+
+def predicted_accuracy__right_one_after_the_other(ahead, total, k):
+    accuracy = 0.0
+    for n in ahead:
+        chance = 1.0
+        for place in range(k - 1):
+            chance *= max(0, total - 1 - int(n) - place) / (total - 1 - place)
+        accuracy += chance / len(ahead)
+    return float(accuracy)
+
+
+def predicted_accuracy__drawn_again(ahead, total, k):
+    """Each place of the list by itself. Belief: a list may hold a name twice (good for short lists of many names)."""
+    return sum((1 - int(n) / (total - 1)) ** (k - 1) for n in ahead) / len(ahead) if total > 1 else 1.0
+
+
+def predicted_accuracy__own_name_drawn_too(ahead, total, k):
+    """Draws all k names from all. Belief: the right name is one of them by chance."""
+    lists = math.comb(total, k)
+    return sum(math.comb(total - int(n), k) / lists for n in ahead) / len(ahead)
+
+
+def predicted_accuracy__in_proportion_to_chance(ahead, total, k):
+    """Scales the accuracy by chance. Belief: a tenth of the candidates, ten times the accuracy."""
+    among_all = sum(int(n) == 0 for n in ahead) / len(ahead)
+    return min(1.0, among_all * total / k)
+
+
+def predicted_accuracy__top_of_the_large_test(ahead, total, k):
+    """Top-k of the large test turned round. Belief: right among k means among the best total / k."""
+    return sum(int(n) < total / k for n in ahead) / len(ahead)
+
+
+def predicted_accuracy__of_the_mean_rank(ahead, total, k):
+    """Averages the ranks first. Belief: the accuracy of the average is the average accuracy."""
+    n = round(sum(map(int, ahead)) / len(ahead))
+    return math.comb(total - 1 - n, k - 1) / math.comb(total - 1, k - 1)
+
+
+def predicted_accuracy__by_factorials(ahead, total, k):
+    """Divides factorials as floats. Belief: they are just numbers (171! is infinite)."""
+
+    def lists(n, size):
+        return 0.0 if size > n else math.gamma(n + 1) / math.gamma(size + 1) / math.gamma(n - size + 1)
+
+    return sum(lists(total - 1 - int(n), k - 1) for n in ahead) / lists(total - 1, k - 1) / len(ahead)

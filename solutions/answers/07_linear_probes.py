@@ -374,3 +374,51 @@ def shots_to_match__none_for_never(shots, accuracies, zero_shot):
     """Returns None where it is never reached. Belief: no number is no number."""
     got = shots_to_match__right_by_interp(shots, accuracies, zero_shot)
     return None if got == math.inf else got
+
+
+# 7. How far a test's accuracy strays
+
+
+def margin__right_step_by_step(accuracy, pictures=None, within=None):
+    if pictures is not None:
+        return 1.96 * (accuracy * (1 - accuracy)) ** 0.5 / pictures**0.5
+    fewest = max(1, int(1.96**2 * accuracy * (1 - accuracy) / within**2) - 2)
+    while 1.96**2 * accuracy * (1 - accuracy) / fewest > within**2 * (1 + 1e-12):
+        fewest += 1
+    return fewest
+
+
+def _margin(accuracy, pictures, within, width=1.96, variance=lambda p: p * (1 - p), power=0.5, whole=math.ceil):
+    if pictures is not None:
+        return width * math.sqrt(variance(accuracy)) / pictures**power
+    return max(1, whole((width * math.sqrt(variance(accuracy)) / within) ** (1 / power) * (1 - 1e-12)))
+
+
+def margin__one_deviation(accuracy, pictures=None, within=None):
+    """One standard deviation. Belief: a margin is a standard deviation (it holds 68%)."""
+    return _margin(accuracy, pictures, within, width=1.0)
+
+
+def margin__whatever_the_accuracy(accuracy, pictures=None, within=None):
+    """1 / √n, whatever the accuracy. Belief: only the number of pictures counts (right at 50% alone)."""
+    return _margin(accuracy, pictures, within, variance=lambda p: 0.25)
+
+
+def margin__divided_by_n(accuracy, pictures=None, within=None):
+    """Divides by n. Belief: twice the pictures, half the margin."""
+    return _margin(accuracy, pictures, within, power=1.0)
+
+
+def margin__variance_for_deviation(accuracy, pictures=None, within=None):
+    """Leaves the root out. Belief: the variance is the spread."""
+    return _margin(accuracy, pictures, within, variance=lambda p: (p * (1 - p)) ** 2)
+
+
+def margin__rounds_down(accuracy, pictures=None, within=None):
+    """Rounds down. Belief: one picture more or less is nothing (the margin asked for is then missed)."""
+    return _margin(accuracy, pictures, within, whole=math.floor)
+
+
+def margin__one_side(accuracy, pictures=None, within=None):
+    """1.645 deviations, which hold 95% from one side. Belief: only one direction matters."""
+    return _margin(accuracy, pictures, within, width=1.645)
