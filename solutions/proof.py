@@ -2,10 +2,12 @@
 
     python solutions/proof.py                     every assignment
     python solutions/proof.py 04_the_contrastive_loss
+    python solutions/proof.py 04_the_contrastive_loss --messages
 
 prints, for each exercise, how many wrong answers were tried, how many of them the visible check caught and
 how many the hidden one alone, how many passed both (there should be none), and how many right answers,
-written differently from the solution, both checks accepted. `tests/test_exercises.py` holds every exercise
+written differently from the solution, both checks accepted. With --messages it prints for each wrong answer what
+its author believes and what the check says. `tests/test_exercises.py` holds every exercise
 to these figures.
 
 Each check runs in an empty namespace with nothing at hand but the function it checks: so none can lean on
@@ -14,12 +16,14 @@ the solution, or on what an earlier cell left behind.
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import tyro
@@ -162,14 +166,34 @@ def prove(exercise: Exercise) -> Proof:
     return Proof(assertions, sum(caught.values()), **caught, accepted=accepted, refused=refused)
 
 
+def messages(exercise: Exercise) -> str:
+    """For each wrong answer: its mistake, and the first line of what the check says to it."""
+    lines = []
+    for label, function in answers(exercise).items():
+        if not label.startswith("right"):
+            with contextlib.redirect_stdout(io.StringIO()):
+                seen, unseen = failure(exercise, "visible", function), failure(exercise, "hidden", function)
+            said = (
+                f"{'visible' if seen else 'hidden'}: {str(seen or unseen).splitlines()[0]}"
+                if seen or unseen
+                else "missed"
+            )
+            lines += ["", f"  {label.replace('_', ' ')}. {' '.join(inspect.getdoc(function).split())}", f"    {said}"]
+    return "\n".join(lines) + "\n"
+
+
 HEADER = ("assertions", "wrong answers", "visible", "hidden", "missed", "alternatives", "refused")
 
 
-def main(assignment: str | None = None) -> None:
+def main(
+    assignment: Annotated[str | None, tyro.conf.Positional] = None,
+    show_messages: Annotated[bool, tyro.conf.arg(name="messages")] = False,
+) -> None:
     """Print the proof's table.
 
     Args:
         assignment: name of one notebook; all if not given
+        show_messages: print below each exercise its wrong answers, and what the checks say to them
     """
     print(f"{'exercise':<32}" + "".join(f"{name:>14}" for name in HEADER))
     totals, exercises, in_words = [0] * len(HEADER), 0, 0
@@ -181,6 +205,8 @@ def main(assignment: str | None = None) -> None:
                 counts = list(vars(prove(exercise)).values())
                 totals = [total + count for total, count in zip(totals, counts)]
                 print(f"{exercise!r:<32}" + "".join(f"{count:>14}" for count in counts), flush=True)
+                if show_messages:
+                    print(messages(exercise))
     print(f"{f'{exercises} exercises':<32}" + "".join(f"{total:>14}" for total in totals))
     print(f"and {in_words} answers in words, marked by hand")
 

@@ -185,6 +185,21 @@ def test_nan_and_nothing_never_pass(exercise):
             assert failure(exercise, which, answer) is not None, f"the {which} check let it pass"
 
 
+def test_the_proof_counts_what_checks_let_pass(monkeypatch, capsys):
+    """Of one exercise whose visible check looks at nothing and whose hidden one looks at little."""
+    sure = "assert answer(1) == 2, 'One and one are two.'\n"
+    weak = proof.Exercise("99_anything", "answer", "", [], "def answer(x):\n    return x + 1", "pass", sure, 1)
+    known = {
+        "right_by_hand": lambda x: 1 + x, "right_but_refused": lambda x: 3,
+        "wrong_caught": lambda x: x, "wrong_missed": lambda x: 2,
+    }  # fmt: skip
+    for function in known.values():
+        function.__doc__ = "Adds. Belief: none."
+    monkeypatch.setattr(proof, "answers", lambda exercise: known)
+    assert proof.prove(weak) == proof.Proof(1, 2, visible=0, hidden=1, missed=1, accepted=1, refused=1)
+    assert "hidden: One and one are two." in proof.messages(weak) and "missed" in proof.messages(weak)
+
+
 def test_the_skeleton_of_an_exercise_is_one(tmp_path):
     add_exercise = load_module(ROOT / "solutions" / "add_exercise.py").add_exercise
     for name in ("first", "the_second"):
@@ -216,7 +231,8 @@ def test_no_check_imports_an_answer():
 
 @pytest.mark.filterwarnings("ignore:Object of type")  # of nbgrader's own data base
 def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
-    """A student solves the first exercise, half of the second, none of the rest, and meddles with a check."""
+    """A student solves the first exercise, half of the second, none of the rest but one answer in words, and meddles
+    with a check."""
     pytest.importorskip("nbgrader", reason="nbgrader comes with the instructor extra")
     from nbgrader.api import Gradebook
 
@@ -225,6 +241,7 @@ def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     name = "04_the_contrastive_loss"
     first, second, third, *_ = (e for e in EXERCISES if e.assignment == name)
+    in_words = next(e for e in WRITTEN if e.assignment == name)
     source = tmp_path / "solutions" / name
     source.mkdir(parents=True)
     (source / f"{name}.ipynb").write_bytes((ROOT / "solutions" / name / f"{name}.ipynb").read_bytes())
@@ -243,6 +260,8 @@ def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
             cell["source"] = inspect.getsource(half_right).replace(half_right.__name__, second.name)
         if grade_id(cell) == f"{third.name}-visible":
             cell["source"] = "print('all well')"
+        if grade_id(cell) == in_words.name:
+            cell["source"] = "The loss of guessing among N."
     handed_in = tmp_path / "submitted" / "ada" / name
     handed_in.mkdir(parents=True)
     (handed_in / f"{name}.ipynb").write_text(json.dumps(submission), "utf-8")
@@ -257,6 +276,8 @@ def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
         submitted = gradebook.find_submission(name, "ada")
         got = {grade.name: grade.auto_score for grade in submitted.notebooks[0].grades if grade.auto_score}
         assert submitted.max_score == sum(points for points in visible.values() if points)
+        (by_hand,) = (grade for grade in submitted.notebooks[0].grades if grade.name == in_words.name)
+        assert by_hand.needs_manual_grade and by_hand.auto_score is None and by_hand.max_score == in_words.points
     assert got == {
         f"{first.name}-visible": visible[f"{first.name}-visible"],
         f"{first.name}-hidden": visible[f"{first.name}-hidden"],
