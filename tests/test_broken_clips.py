@@ -167,10 +167,12 @@ def test_a_short_run_of_all_of_them_is_told_and_drawn(atlas, monkeypatch, tmp_pa
     monkeypatch.setattr(broken_clips, "load_atlas", lambda size: atlas)
     known = {"glyphs-vit": {"as trained": 0.5, "the other": 0.25}}
     monkeypatch.setattr(broken_clips, "with_another_activation", lambda atlas: known)
-    results = json.loads(json.dumps(broken_clips.run(Setting("quick"))))  # plain data, as it is recorded
+    results = json.loads(json.dumps(broken_clips.run(Setting("quick", runs=tmp_path))))  # plain data, as it is recorded
     assert set(results["runs"]) == {"right", *MISTAKES}
     assert results["runs"]["no clamp"] == results["runs"]["right"]  # the scale is far from 100
     assert results["runs"]["captions misaligned"] != results["runs"]["right"]
+    monkeypatch.setattr(broken_clips, "train", None)  # all runs are kept, and found again
+    assert broken_clips.run(Setting("quick", runs=tmp_path))["runs"] == results["runs"]
     text = broken_clips.as_text(results)
     assert all(name in text for name in MISTAKES) and "50.0%, 25.0%" in text
     broken_clips.plot(results)

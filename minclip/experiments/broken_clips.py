@@ -6,6 +6,7 @@ leave no mark on any curve, which is as well to know. The right step is that of 
 2.5 and Figure 3. Notebooks 04 and 05.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ..data.glyphs import Atlas, load_atlas
 from ..data.images import normalize
 from ..data.painting import GlyphPairs, Paint
 from ..data.tasks import validation_task
+from ..demo import write_json
 from ..evaluation import evaluate_task
 from ..plots import GREY, VERMILION
 from ..presets import new_model
@@ -116,17 +118,22 @@ def suspects(records: list[dict], batch_size: int = BATCH) -> set[str]:
 
 
 def run(setting: Setting) -> dict:
-    """-> for the right run and each mistake one list of records a seed, the suspects named by curves alone, the claims."""
+    """-> for the right run and each mistake one list of records a seed, what to look at, and the claims."""
     images_seen, seeds = (6_400, 1) if setting.scale == "quick" else (20_032, setting.seeds)
     atlas = load_atlas(MODEL.image_resolution)
     steps = {"right": RIGHT, **MISTAKES}
     every = [(name, seed) for name in steps for seed in range(seeds)]
     runs: dict[str, list[list[dict]]] = {name: [] for name in steps}
     for name, seed in tqdm(every, desc="runs", unit="run", leave=False):
-        runs[name].append(train(steps[name], atlas, seed, images_seen))
+        kept = setting.runs / "broken-clips" / f"{name.replace(' ', '-')}-{images_seen}-{seed}.json"
+        if not kept.exists():
+            write_json(kept, {"records": train(steps[name], atlas, seed, images_seen)})
+        runs[name].append(json.loads(kept.read_text())["records"])
+    others = with_another_activation(atlas)
     return {
         "images_seen": images_seen, "batch_size": BATCH, "held_out": HELD_OUT, "runs": runs,
-        "look_at": {name: mistake.look_at for name, mistake in MISTAKES.items()}, "another_activation": (others := with_another_activation(atlas)), "claims": claims_of(runs, others),
+        "look_at": {name: mistake.look_at for name, mistake in MISTAKES.items()},
+        "another_activation": others, "claims": claims_of(runs, others),
     }  # fmt: skip
 
 
