@@ -209,6 +209,7 @@ def plot(results: dict) -> None:
     """Small multiples: loss, scale and accuracy of each mistake, over those of the right run in grey."""
     columns = (("loss", "loss, nats", 1), ("logit_scale", "logit scale", 1), ("accuracy", "pairs found, %", 100))
     names, guessing = list(results["look_at"]), math.log(results["batch_size"])
+    most = max(record["accuracy"] for seeds in results["runs"].values() for records in seeds for record in records)
     half = -(-len(names) // 2)
     figure, axes = plt.subplots(half, 6, figsize=(15, 2.05 * half + 0.6), sharex=True)
     for place, name in enumerate(names):
@@ -227,7 +228,7 @@ def plot(results: dict) -> None:
         if first > 1.7 * guessing:
             loss.text(0.97, 0.9, f"starts at {first:.0f}", transform=loss.transAxes, ha="right", va="top", fontsize=9)
         loss.set_title(name, fontsize=11, fontweight="bold")
-        found.set_ylim(0, 110 * max(record["accuracy"] for records in results["runs"]["right"] for record in records))
+        found.set_ylim(0, 110 * most)
     for ax in axes[-1]:
         ax.set_xlabel("pictures seen, thousands", fontsize=9)
     figure.suptitle(
