@@ -48,9 +48,10 @@ def test_progress_tells_each_exercise_and_changes_nothing(half_done, tmp_path, c
     before = path.read_bytes()
     assert cli.main(["progress", str(half_done), "--json", str(tmp_path / "progress.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "06 zero shot: 2 of 5"
+    assert lines[0] == "06 zero shot: 2 of 7"
     assert [line.split(maxsplit=1)[0] for line in lines[1:]] == [
         "class_probabilities", "ensemble_classifier", "top_k_accuracy", "recall_at_k", "class_lists_in_words",
+        "predicted_accuracy", "reading_a_claim_in_words",
     ]  # fmt: skip
     states = {
         e["name"]: (e["state"], e["why"]) for e in json.loads((tmp_path / "progress.json").read_text())["exercises"]
