@@ -195,7 +195,10 @@ class Check:
 class Experiment:
     """Measure a claim made for CLIP. `quick` takes a minute or two on two cores; `recorded` is what the README tells."""
 
-    name: Annotated[Literal["broken_clips", "pretraining", "prompts"], tyro.conf.Positional]
+    name: Annotated[
+        Literal["architectures", "batch_size", "broken_clips", "pretraining", "probes", "prompts", "robustness"],
+        tyro.conf.Positional,
+    ]
     """Which claim."""
     preset: Literal["quick", "recorded"] = "quick"
     """The scale."""
