@@ -211,7 +211,7 @@ def plot(results: dict) -> None:
     names, guessing = list(results["look_at"]), math.log(results["batch_size"])
     most = max(record["accuracy"] for seeds in results["runs"].values() for records in seeds for record in records)
     half = -(-len(names) // 2)
-    figure, axes = plt.subplots(half, 6, figsize=(15, 2.05 * half + 0.6), sharex=True)
+    figure, axes = plt.subplots(half, 6, figsize=(12, 1.9 * half + 0.6), sharex=True)
     for place, name in enumerate(names):
         row, block = place % half, 3 * (place // half)
         for ax, (key, label, unit) in zip(axes[row, block : block + 3], columns):
@@ -223,6 +223,7 @@ def plot(results: dict) -> None:
             ax.yaxis.label.set_size(9)
             ax.tick_params(labelsize=8)
         loss, scale, found = axes[row, block : block + 3]
+        scale.set_yticks((10, 15, 20))
         loss.axhline(guessing, color="black", linestyle=":", linewidth=1.2)
         first = np.mean([records[0]["loss"] for records in results["runs"][name]])
         if first > 1.7 * guessing:
