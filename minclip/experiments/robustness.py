@@ -56,13 +56,13 @@ class Sizes:
     """
 
     widths: tuple[int, ...] = (4, 8, 16)
-    pieces: tuple[int, ...] = (8, EACH)
-    pictures: int = 9_600
+    pieces: tuple[int, ...] = (4, 16, EACH)
+    pictures: int = 12_800
     lengths: tuple[int, ...] = (9_600, 24_000)
     narrow: int = 24_000
 
 
-QUICK = Sizes(widths=(4, 8), pictures=4_800, lengths=(), narrow=19_200)
+QUICK = Sizes(widths=(4, 8), pieces=(8, EACH), pictures=9_600, lengths=(), narrow=19_200)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def supervised(group: str, about: str, task: Task, width: int, sizes: Sizes, see
     """A model trained on a task's pictures and labels."""
     torch.manual_seed(seed)
     model = SupervisedClassifier(len(task.class_names), width)
-    config = TrainConfig(images_seen=sizes.pictures, batch_size=128, lr=3e-3, seed=seed)
+    config = TrainConfig(images_seen=sizes.pictures, batch_size=64, lr=3e-3, seed=seed)
     fit_classifier(model, shifts.as_tensor(task), torch.from_numpy(task.labels), config)
     return Model(group, about, lambda images: classify(model, images))
 
