@@ -166,7 +166,7 @@ def claims_of(runs: dict[str, list[list[dict]]], others: dict[str, dict[str, flo
         last(runs, name, "loss") for name in ("captions misaligned", "captions all alike", "first token read")
     ]
     highest = max(record["logit_scale"] for records in runs["no clamp"] for record in records)
-    same = "to the bit as with it" if runs["no clamp"] == runs["right"] else "not as with it"
+    same = "equal to the bit" if runs["no clamp"] == runs["right"] else "not the same"
     vit = others["glyphs-vit"]
 
     def after(name: str) -> str:
@@ -186,7 +186,7 @@ def claims_of(runs: dict[str, list[list[dict]]], others: dict[str, dict[str, flo
               f"not in models this small: {after('right')}, {after('GELU for QuickGELU')}; a ViT of four layers among "
               f"held-out names {percent([vit['as trained']])}, {percent([vit['the other']])}"),
         claim("the scale is clipped at 100", "clipped to prevent training instability",
-              f"never needed here: without the limit it peaks at {highest:.1f}, and runs go {same}"),
+              f"never needed here: without the limit the scale peaks at {highest:.1f}, and runs are {same}"),
     ]  # fmt: skip
 
 
