@@ -100,7 +100,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def provenance(setting: Setting, seconds: float) -> dict[str, str | int | float]:
-    """Where a recorded result comes from: command, commit, date, hardware, versions."""
+    """Where a recorded result comes from: command, commit, date, hardware, versions. `seconds` are of this call:
+    what was trained before, and kept in the runs folder, is not in them."""
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
     )
