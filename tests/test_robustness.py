@@ -122,13 +122,14 @@ def test_the_share_closed_is_that_of_the_last_model_of_a_group():
 
 
 def test_the_experiment_runs_and_draws(monkeypatch, tmp_path):
-    tiny = experiment.Sizes(widths=(4,), pieces=(2, 4), pictures=256, lengths=(), narrow=192)
+    tiny = experiment.Sizes(widths=(4, 8), pieces=(8,), pictures=1_920, lengths=(), narrow=192)
     monkeypatch.setattr(experiment, "QUICK", tiny)
-    monkeypatch.setattr(experiment, "EACH", 4)
+    monkeypatch.setattr(experiment, "EACH", 8)
+    monkeypatch.setattr(shifts, "CORRUPTIONS", {"noise": shifts.CORRUPTIONS["noise"]})
     hard_pictures = shifts.hard_pictures
     monkeypatch.setattr(shifts, "hard_pictures", lambda atlas: hard_pictures(atlas, each=1))
     results = experiment.run(Setting("quick", 1, runs=tmp_path))
-    assert len(results["models"][0]) == 5 and len(results["claims"]) == 3
+    assert len(results["models"][0]) == 6 and len(results["claims"]) == 3
     clip = next(model for model in results["models"][0] if model["group"] == "zero-shot CLIP")
     assert clip["home"]["new-typeface"] > 0.7
     assert "new-typeface" in experiment.as_text(results)

@@ -102,7 +102,7 @@ def hard_examples(pool: Task, predicted: np.ndarray, name: str) -> Task:
     wrong = np.asarray(predicted) != pool.labels
     if not wrong.any():
         raise MinclipError("The model that picks got every picture right; give it a larger or harder pool.")
-    return replace(pool, name=name, images=pool.images[wrong], labels=pool.labels[wrong])
+    return replace(pool.select(wrong), name=name)
 
 
 def corrupted(task: Task, kind: str, strength: int, seed: int = 0) -> Task:

@@ -8,7 +8,7 @@ Notebook 06.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 import numpy as np
@@ -83,6 +83,10 @@ class Task:
     def chance(self) -> float:
         """Accuracy of naming a class at random."""
         return 1 / len(self.class_names)
+
+    def select(self, rows: np.ndarray | slice) -> "Task":
+        """The task with some of its pictures alone: a mask (N,), indices or a slice."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
 
 def glyph_tasks(atlas: Atlas) -> dict[str, Task]:

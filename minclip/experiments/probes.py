@@ -33,7 +33,7 @@ from .common import Setting, claim, claims_as_text, percent, spread, table, trai
 
 SHOTS = (1, 2, 4, 8, 16)
 EACH = 24  # pictures of a class that the whole probe is fitted to, and shots are drawn from
-CLASSES = 40
+CLASSES = 24
 QUICK_TASKS = ("unseen-typeface-digits", "latin-capitals", "chess", "operators", "dice", "handwritten-digits", "slant")
 
 
@@ -64,7 +64,7 @@ def labelled(test: Task, trained_faces: Atlas, seed: int) -> tuple[Task, Task]:
         fit_to, rest = train_test_split(
             np.arange(len(test)), train_size=HANDWRITTEN_FOR_TRAINING, stratify=test.labels, random_state=seed
         )
-        return rows_of(test, fit_to), rows_of(test, rest)
+        return test.select(fit_to), test.select(rest)
     if test.name == "script":
         source = script_task(trained_faces)
     elif test.name in ("weight", "slant"):
@@ -72,7 +72,7 @@ def labelled(test: Task, trained_faces: Atlas, seed: int) -> tuple[Task, Task]:
     else:
         raise MinclipError(f"The task {test.name!r} has no labelled training pictures.")
     rows = np.concatenate([few(source.labels, k, EACH, random) for k in np.unique(source.labels)])
-    return rows_of(source, rows), test
+    return source.select(rows), test
 
 
 def few(labels: np.ndarray, label: int, count: int, random: np.random.Generator) -> np.ndarray:
@@ -81,14 +81,10 @@ def few(labels: np.ndarray, label: int, count: int, random: np.random.Generator)
     return rows[:count]
 
 
-def rows_of(task: Task, rows: np.ndarray) -> Task:
-    return Task(task.name, task.images[rows], task.labels[rows], task.class_names, task.templates, task.about)
-
-
 def among(task: Task, known: np.ndarray) -> Task:
     """The task without the classes (K,) that are not known."""
     place = np.cumsum(known) - 1
-    kept = rows_of(task, known[task.labels])
+    kept = task.select(known[task.labels])
     names = [name for name, is_known in zip(task.class_names, known) if is_known]
     return Task(task.name, kept.images, place[kept.labels], names, task.templates, task.about)
 
