@@ -3,7 +3,7 @@
 `mistakes.py` holds them; none stops a run with an error. The landmark is ln N, the loss of guessing among N
 pairs: a run that stays there has learned nothing, and the reason is in what it is fed. Some of the mistakes
 leave no mark on any curve, which is as well to know. The right step is that of the paper's sections 2.3 and
-2.5 and Figure 3. Notebooks 04 and 05.
+2.5 and Figure 3. Notebook 05.
 """
 
 import json

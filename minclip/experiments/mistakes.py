@@ -2,7 +2,7 @@
 
 None of them stops a run with an error. Each changes one thing about a step: the loss, the captions, the
 token that is read, the limit of the temperature, or the model that the weights are put into. All have
-been made in public code. Notebooks 04 and 05.
+been made in public code. Notebook 05.
 """
 
 from collections.abc import Callable
