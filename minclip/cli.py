@@ -196,7 +196,20 @@ class Experiment:
     """Measure a claim made for CLIP. `quick` takes a minute or two on two cores; `recorded` is what the README tells."""
 
     name: Annotated[
-        Literal["architectures", "batch_size", "broken_clips", "pretraining", "probes", "prompts", "robustness"],
+        Literal[
+            "architectures",
+            "batch_size",
+            "bias",
+            "boundaries",
+            "broken_clips",
+            "class_design",
+            "fine_grained",
+            "objectives",
+            "pretraining",
+            "probes",
+            "prompts",
+            "robustness",
+        ],
         tyro.conf.Positional,
     ]
     """Which claim."""

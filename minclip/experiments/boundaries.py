@@ -1,0 +1,201 @@
+"""Where generalisation ends (paper, section 6): pictures unlike the training data.
+
+The paper's zero-shot CLIP reads rendered text well and handwritten digits (MNIST) at 88%, below logistic
+regression on raw pixels: it had seen next to nothing like them. Large data do not generalise further; they
+make more of the world part of the training data.
+
+Distance. Digits in print as in training, in a typeface held out, in outline, and by hand, classified by
+names, by a probe fitted to printed digits, and by logistic regression on the pixels of the same; then by both
+fitted to handwriting itself. Emoji follow where the system has a colour font. Rarity. Which unseen names are
+wrong, by how often the rarest of their words occurs among the training names. Notebook 11.
+"""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import matplotlib.font_manager
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from ..clip import CLIP
+from ..data.glyphs import Atlas, load_atlas
+from ..data.images import preprocess
+from ..data.shifts import PRINT, outlined, painted_task
+from ..data.tasks import Task, glyph_tasks, named_task
+from ..evaluation import HANDWRITTEN_FOR_TRAINING, TaskResult, evaluate_task
+from ..plots import BLUE, GREY, ORANGE
+from ..probe import linear_probe, probe_features
+from ..tokenizer import CLIPTokenizer
+from .common import Setting, claim, claims_as_text, percent, table, trained_models
+
+EACH = 32  # painted pictures of each printed digit
+RARITY = (0, 3, 10, 30, 100, 10_000)  # training names that hold a name's rarest word: edges of the bins
+
+
+def digit_domains(atlas: Atlas, seed: int) -> tuple[dict[str, Task], dict[str, Task]]:
+    """-> what to fit to, {"print", "handwriting"}, and what to test on, from near to far; no picture in both."""
+    digits = atlas.select(np.array([name.startswith("digit ") for name in atlas.name]))
+    known, unknown = digits.select(~digits.of_faces("unseen")), digits.select(digits.of_faces("unseen"))
+    hands = glyph_tasks(atlas)["handwritten-digits"]
+    fit_to, rest = train_test_split(
+        np.arange(len(hands)), train_size=HANDWRITTEN_FOR_TRAINING, stratify=hands.labels, random_state=seed
+    )
+    fits = {
+        "print": painted_task("print", known, EACH, "printed digits", PRINT, 2 * seed + 1),
+        "handwriting": hands.select(fit_to),
+    }
+    tests = {
+        "print, as in training": painted_task("print", known, EACH, "printed digits", PRINT, 2 * seed),
+        "a typeface held out": painted_task("held out", unknown, EACH, "printed digits", PRINT, 2 * seed),
+        "outlines": painted_task("outlines", outlined(known), EACH, "outlined digits", PRINT, 2 * seed),
+        "handwriting": hands.select(rest),
+    }
+    return fits, tests
+
+
+def named_labels(task: Task) -> np.ndarray:
+    """(N,) str: tasks number their classes in different orders."""
+    return np.array(task.class_names)[task.labels]
+
+
+def pixels(model: CLIP, task: Task) -> np.ndarray:
+    """(N, S * S) grey levels in [0, 1]: what needs no model."""
+    return task.images[..., 0].reshape(len(task), -1) / 255
+
+
+def features(model: CLIP, task: Task) -> np.ndarray:
+    return probe_features(model, preprocess(task.images, model.config))
+
+
+def by_distance(model: CLIP, tokenizer: CLIPTokenizer, atlas: Atlas, seed: int) -> dict[str, dict[str, float]]:
+    """-> {way of classifying: {domain: accuracy}}."""
+    fits, tests = digit_domains(atlas, seed)
+    accuracy = {"zero-shot": {name: evaluate_task(model, tokenizer, task).accuracy for name, task in tests.items()}}
+    for fitted, task in fits.items():
+        for what, read in (("probe", features), ("pixels", pixels)):
+            on = {name: test for name, test in tests.items() if fitted == "print" or name == "handwriting"}
+            given, labels = read(model, task), named_labels(task)
+            accuracy[f"{what} fitted to {fitted}"] = {
+                name: float(linear_probe(given, labels, read(model, test), named_labels(test), seed=seed).accuracy)
+                for name, test in on.items()
+            }
+    return accuracy
+
+
+def rarest_word(names: list[str], training_names: list[str]) -> np.ndarray:
+    """(K,) for each name how many training names hold its rarest word."""
+    counts = Counter(word for name in training_names for word in set(name.split()))
+    return np.array([min(counts[word] for word in name.split()) for name in names])
+
+
+def by_rarity(result: TaskResult, rarity: np.ndarray) -> list[dict[str, float]]:
+    """For each bin of RARITY: the share of the pictures whose names fall into it, their accuracy, and the
+    share of all errors that are theirs."""
+    right = result.predicted == result.task.labels
+    of_picture = np.digitize(rarity[result.task.labels], RARITY[1:])
+    return [
+        {
+            "pictures": float((of_picture == b).mean()),
+            "accuracy": float(right[of_picture == b].mean()) if (of_picture == b).any() else float("nan"),
+            "errors": float((of_picture[~right] == b).mean()),
+        }
+        for b in range(len(RARITY) - 1)
+    ]
+
+
+def emoji_task(size: int) -> Task | None:
+    """The system's coloured emoji, each by its name; None where it has no such font."""
+    found = [Path(path) for path in matplotlib.font_manager.findSystemFonts() if "emoji" in Path(path).name.lower()]
+    for font in sorted(found):
+        with TemporaryDirectory() as folder:
+            shutil.copy(font, folder)
+            glyphs = load_atlas(size, folder)
+        coloured = glyphs.select(np.array(list(glyphs.colour), dtype=np.int64))
+        if len(coloured):
+            return named_task("emoji", coloured, f"drawn by {font.stem}")
+    return None
+
+
+def run(setting: Setting) -> dict:
+    """-> for each model accuracy by distance, by rarity and on emoji (None where there are none), and claims."""
+    atlas = load_atlas()
+    unseen, emoji = named_task("unseen-names", atlas.unseen_names(), ""), emoji_task(atlas.size)
+    rarity = rarest_word(unseen.class_names, np.unique(atlas.training().name).tolist())
+    models = [
+        {
+            "distance": by_distance(model, tokenizer, atlas, seed),
+            "rarity": by_rarity(evaluate_task(model, tokenizer, unseen), rarity),
+            "emoji": None if emoji is None else evaluate_task(model, tokenizer, emoji).accuracy,
+        }
+        for seed, (model, tokenizer) in enumerate(trained_models(setting))
+    ]
+
+    def at(way: str, domain: str) -> str:
+        return percent([model["distance"][way][domain] for model in models])
+
+    rare = [sum(b["errors"] for b in model["rarity"][:2]) for model in models]
+    seldom = sum(b["pictures"] for b in models[0]["rarity"][:2])
+    claims = [
+        claim("zero-shot ends where the data end", "MNIST 88.3% zero-shot, 92.5% by raw pixels, 99.2% probe",
+              f"digits in print {at('zero-shot', 'print, as in training')}, handwritten {at('zero-shot', 'handwriting')}; "
+              f"fitted to handwriting: pixels {at('pixels fitted to handwriting', 'handwriting')}, probe "
+              f"{at('probe fitted to handwriting', 'handwriting')}"),
+        claim("and so does a probe that saw print alone", "not measured",
+              f"fitted to print, read on handwriting: probe {at('probe fitted to print', 'handwriting')}, pixels "
+              f"{at('pixels fitted to print', 'handwriting')}"),
+        claim("what was rare in training is where it fails", "not measured",
+              f"names with a word of fewer than {RARITY[2]} training names are {seldom:.0%} of the test and "
+              f"{percent(rare)} of the errors"),
+    ]  # fmt: skip
+    return {"models": models, "emoji_classes": None if emoji is None else len(emoji.class_names), "claims": claims}
+
+
+def as_text(results: dict) -> str:
+    """Accuracy by distance and by rarity, emoji if there are any, and the claims."""
+    models = results["models"]
+    domains = list(models[0]["distance"]["zero-shot"])
+    rows = [
+        (way, *(percent([m["distance"][way][d] for m in models]) if d in on else "" for d in domains))
+        for way, on in models[0]["distance"].items()
+    ]
+    bins = [
+        (f"{low} to {high - 1}" if high < RARITY[-1] else f"{low} and more",
+         *(percent([m["rarity"][b][key] for m in models]) for key in ("pictures", "accuracy", "errors")))
+        for b, (low, high) in enumerate(zip(RARITY, RARITY[1:]))
+    ]  # fmt: skip
+    header = ("training names with the rarest word", "of the pictures", "accuracy", "of the errors")
+    emoji = "No colour font was found on this system: emoji are left out."
+    if results["emoji_classes"]:
+        emoji = f"emoji: {percent([m['emoji'] for m in models])} of {results['emoji_classes']} named, by names alone"
+    return "\n\n".join(
+        [table(("digits", *domains), rows), table(header, bins), emoji + "\n" + claims_as_text(results["claims"])]
+    )
+
+
+def plot(results: dict) -> None:
+    """Accuracy on digits from near to far, and on names by how common their rarest word is."""
+    _, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.3), width_ratios=(1.25, 1))
+    models = results["models"]
+    domains = list(models[0]["distance"]["zero-shot"])
+    colours = {"zero-shot": BLUE, "probe": ORANGE, "pixels": GREY}
+    for way, on in models[0]["distance"].items():
+        values = 100 * np.array([[m["distance"][way][d] for d in on] for m in models])
+        error = values.std(axis=0, ddof=1) if len(values) > 1 else None
+        places = [domains.index(d) for d in on]
+        marker, line = ("*", "none") if "to handwriting" in way else ("o", "-")
+        left.errorbar(places, values.mean(axis=0), yerr=error, color=colours[way.split()[0]], marker=marker,
+                      markersize=12 if marker == "*" else 6, linestyle=line, label=way)  # fmt: skip
+    left.set_xticks(range(len(domains)), [d.replace(" ", "\n", 1) for d in domains])
+    left.set(ylabel="accuracy on digits, %", ylim=(0, 103), title="Further and further from the training pictures")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    values = 100 * np.array([[b["accuracy"] for b in m["rarity"]] for m in models])
+    error = values.std(axis=0, ddof=1) if len(values) > 1 else None
+    right.bar(range(len(RARITY) - 1), values.mean(axis=0), yerr=error, color=BLUE, width=0.7)
+    labels = [f"{low}–{high - 1}" if high < RARITY[-1] else f"{low}+" for low, high in zip(RARITY, RARITY[1:])]
+    right.set_xticks(range(len(labels)), labels)
+    right.set(xlabel="training names that hold the name's rarest word", ylabel="unseen names recognised, %",
+              ylim=(0, 100), title="Rarer words, more errors")  # fmt: skip
+    right.grid(axis="x", visible=False)
