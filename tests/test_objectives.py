@@ -1,0 +1,77 @@
+"""The objectives' experiment measures what it says, on curves and tasks whose answer is known."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from minclip.data.tasks import Task
+from minclip.experiments import objectives
+from minclip.experiments.common import Setting
+
+
+def curve(pictures, rate):
+    """Accuracy that grows with the logarithm of pictures seen times `rate`."""
+    return list(pictures), [0.05 + 0.1 * math.log(rate * seen / 1000) for seen in pictures]
+
+
+@pytest.mark.parametrize("planted", [1.5, 3.0, 6.0])
+def test_a_planted_factor_is_read_off(planted):
+    slow, fast = curve((16_000, 32_000, 64_000), 1), curve((4_000, 8_000, 16_000, 32_000), planted)
+    assert objectives.factor(slow, fast) == pytest.approx(planted)
+    assert objectives.factor(fast, slow) == pytest.approx(1 / planted)
+    assert objectives.factor(slow, slow) == pytest.approx(1)
+
+
+def test_the_pictures_a_level_takes():
+    seen, accuracy = [1_000, 4_000, 16_000], [0.1, 0.3, 0.2]
+    assert objectives.pictures_needed(seen, accuracy, 0.2) == pytest.approx(2_000)  # half way in log(pictures)
+    assert objectives.pictures_needed(seen, accuracy, 0.05) == 1_000
+    assert math.isnan(objectives.pictures_needed(seen, accuracy, 0.31))
+
+
+def test_names_that_a_bag_cannot_tell_apart():
+    assert objectives.shared_bags(["domino 01-02", "domino 02-01", "domino 01-01", "black king"]) == 2
+
+
+class Planted(torch.nn.Module):
+    """Scores that are right for every picture, or that know nothing: the label is the picture's grey level."""
+
+    class config:
+        image_resolution = 32
+
+
+@pytest.mark.parametrize("noise, low, high", [(0.0, 1.0, 1.0), (1e6, 0.0, 0.12)])
+def test_an_oracle_names_all_and_noise_guesses(noise, low, high, tokenizer):
+    names = [f"digit {chr(ord('a') + i)}" for i in range(20)]
+    labels = np.repeat(np.arange(20), 20)
+    task = Task("planted", np.zeros((400, 32, 32, 3), np.uint8), labels, names, ("{}",), "")
+    draw = torch.Generator().manual_seed(0)
+
+    def scores(model, images, tokens):
+        return torch.eye(20)[torch.from_numpy(labels)] + noise * torch.randn(400, 20, generator=draw)
+
+    objective = objectives.Objective(None, None, scores, "", "")
+    found = objectives.accuracies(objective, Planted(), tokenizer, task)
+    assert low <= found["whole"] <= high
+
+
+def test_it_runs_and_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(objectives, "K", 8)  # pictures for a thousand
+    monkeypatch.setattr(objectives, "NAMES", 4)
+    monkeypatch.setattr(objectives, "LARGEST", 8)
+    monkeypatch.setattr(objectives, "RATES", (1e-2,))
+    monkeypatch.setattr(objectives, "LENGTHS", dict.fromkeys(objectives.OBJECTIVES, (16, 24)))
+    results = objectives.run(Setting("recorded", 1, runs=tmp_path))
+    assert len(results["sweep"]) == 2 + 2 + 2 + 1  # captioning scores in two ways, bags have two vocabularies
+    for points in results["curves"].values():
+        assert [point["pictures"] for point in points] == [128, 192]
+        assert points[1]["flops"] == pytest.approx(points[0]["flops"] * 24 / 16)
+    again = objectives.run(Setting("recorded", 1, runs=tmp_path))
+    assert again["curves"] == results["curves"]
+    assert again["runs"] == {"trained": 0, "found from before": results["runs"]["trained"]}
+    assert "captioning" in objectives.as_text(results)
+    objectives.plot(results)
+    plt.close()
