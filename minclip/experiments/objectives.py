@@ -89,6 +89,7 @@ class Recipe:
 CHOSEN = {CAPTIONING: (1e-2, PIECES), WORDS: (3e-3, PIECES), BAGS: (1e-2, PIECES), MATCHING: (3e-3, PIECES)}
 K = 1000  # pictures
 LENGTHS = {CAPTIONING: (8, 32, 64), WORDS: (8, 16, 32), BAGS: (2, 4, 8, 16), MATCHING: (2, 4, 8, 16)}
+QUICK = {CAPTIONING: (4, 16), WORDS: (8, 16), BAGS: (4, 8), MATCHING: (4, 8)}
 SWEPT = {CAPTIONING: 16, WORDS: 16, BAGS: 8, MATCHING: 8}  # the slow ones show too little before
 
 
@@ -240,8 +241,8 @@ def run(setting: Setting) -> dict:
     curves: dict[str, list[dict]] = {name: [] for name in OBJECTIVES}
     for seed in range(seeds):
         for name in OBJECTIVES:
-            for thousands in LENGTHS[name][: 2 if quick else None]:
-                recipe = Recipe(name, thousands * K // (4 if quick else 1), *chosen[name])
+            for thousands in (QUICK if quick else LENGTHS)[name]:
+                recipe = Recipe(name, thousands * K, *chosen[name])
                 found = laboratory.measure(recipe, seed, ["unseen-names", *seen_names])
                 share = {task: by_way[ways[name]] for task, by_way in found["accuracy"].items()}
                 curves[name].append({
@@ -298,14 +299,15 @@ def plot(results: dict) -> None:
             values = [[100 * p["unseen names"] for p in points if p[along] == place] for place in places]
             error = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
             objective = OBJECTIVES[name]
-            scaled = [place / (K if along == "pictures" else 1) for place in places]
+            scaled = [place / (K if along == "pictures" else 1e12) for place in places]
             ax.errorbar(scaled, [np.mean(v) for v in values], error, capsize=3, label=name, color=objective.colour,
                         marker=objective.marker)  # fmt: skip
         ax.axhline(100 * results["chance"]["unseen names"], color=GREY, linestyle="--", linewidth=1)
         ax.set_xscale("log")
-        ax.set(ylim=(0, None), xlabel="pictures seen, thousands" if along == "pictures" else "training FLOPs")
-    axes[0].set_xticks([2, 4, 8, 16, 32, 64], [2, 4, 8, 16, 32, 64])
-    axes[0].minorticks_off()
+        ax.set(ylim=(0, None), xlabel="pictures seen, thousands" if along == "pictures" else "training FLOPs, 10¹²")
+        ticks = [2, 4, 8, 16, 32, 64] if along == "pictures" else [0.02, 0.05, 0.1, 0.2, 0.5, 1]
+        ax.set_xticks(ticks, ticks)
+        ax.minorticks_off()
     axes[0].set_ylabel("accuracy on names never seen, %\n(dashes: chance)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     for place, (what, (*_, paper)) in enumerate(PAIRS.items()):
