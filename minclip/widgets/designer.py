@@ -50,7 +50,7 @@ class ClassifierDesigner(Frame):
         def box(value: str, description: str, rows: int, words: str) -> Textarea:
             return Textarea(
                 value, description=description, rows=rows, tooltip=words, placeholder=words,
-                layout={"width": "100%"}, style={"description_width": "84px"}, continuous_update=True,
+                layout={"width": "calc(100% - 8px)"}, style={"description_width": "84px"}, continuous_update=True,
             )  # fmt: skip
 
         rows = min(12, max(4, len(task.class_names)))

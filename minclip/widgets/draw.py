@@ -49,8 +49,9 @@ class Draw(Frame):
 
         self.canvas = Canvas(
             width=SIDE, height=SIDE, layout={"width": f"{SIDE}px", "height": f"{SIDE}px", "border": "1px solid #7F7F7F"},
-            tooltip="Draw here. By keyboard: arrow keys move the pen, space puts it down and lifts it, Tab leaves.",
         )  # fmt: skip
+        how = HTML(note("Draw here. Keys: arrows move the pen, space puts it down and lifts it, Tab leaves."))
+        how.layout.width = f"{SIDE}px"
         self.line = Checkbox(
             True, description="set it on the line, as print is", indent=False,
             tooltip="Scale the drawing to a letter's size and put it on the base line, as the training pictures are",
@@ -61,11 +62,11 @@ class Draw(Frame):
         )
         self.names = Textarea(
             "\n".join(class_names), description="Classes", rows=min(12, max(4, len(class_names))),
-            layout={"width": "100%"}, style={"description_width": "60px"},
+            layout={"width": "calc(100% - 8px)"}, style={"description_width": "60px"},
             tooltip="The class names, a line each; edit them as you like", placeholder="class names, a line each",
         )  # fmt: skip
         self.message, self.seen_image, self.bars = HTML(), HTML(), HTML()
-        left = VBox([self.canvas, HBox([self.clear, self.file]), self.line], layout={"flex": "0 0 auto"})
+        left = VBox([how, self.canvas, HBox([self.clear, self.file]), self.line], layout={"flex": "0 0 auto"})
         middle = VBox([self.names, self.seen_image], layout={"flex": "1 1 220px", "max_width": "300px"})
         right = VBox([self.message, self.bars], layout={"flex": "2 1 300px"})
         super().__init__(HBox([left, middle, right], layout={"flex_flow": "row wrap", "grid_gap": "12px"}))

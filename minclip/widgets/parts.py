@@ -22,7 +22,6 @@ STYLE = """<style>
 .minclip .widget-html-content, .minclip .jupyter-widgets { max-width: 100%; }
 .minclip .widget-html-content { line-height: 1.4; }
 .minclip img.minclip-figure { background: white; border-radius: 6px; max-width: 100%; height: auto; display: block; }
-.minclip .minclip-note { color: var(--jp-ui-font-color2, inherit); }
 .minclip .minclip-trouble { border-left: 4px solid #D55E00; padding: 2px 10px; }
 .minclip :focus-visible { outline: 2px solid #0072B2 !important; outline-offset: 1px; }
 .minclip table.minclip-table { border-collapse: collapse; color: inherit; font-size: 12px; }
@@ -121,8 +120,9 @@ def drawn(draw: Callable, title: str = "") -> bytes:
     with plt.rc_context():
         plots.use_style()
         draw()
-        figure = plt.gcf()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-        png = as_png(figure)
+        figure, file = plt.gcf(), io.BytesIO()
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+        figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
         plt.close(figure)
-    return png
+    return file.getvalue()

@@ -4,6 +4,7 @@ Notebook 00.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -148,7 +149,10 @@ def gallery_features(model, pictures: Sequence, folder: str | Path | bool | None
         with suppress(OSError, ValueError, EOFError):  # absent, or damaged: made anew
             return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
     chunks = []
-    with tqdm(total=len(pictures), desc="turning pictures into vectors", unit=" pictures", leave=False) as progress:
+    silent = bool(os.environ.get("TQDM_DISABLE"))  # which tqdm's form for notebooks does not heed by itself
+    with tqdm(
+        total=len(pictures), desc="pictures to vectors", unit=" pictures", leave=False, disable=silent
+    ) as progress:
         for start in range(0, len(pictures), CHUNK):
             some = pictures[start : start + CHUNK]
             if isinstance(some, np.ndarray) and some.shape[1:3] == (model.config.image_resolution,) * 2:

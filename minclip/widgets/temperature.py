@@ -39,7 +39,7 @@ class Temperature(Frame):
         wide = {"width": "min(560px, 100%)"}
         style = {"description_width": "90px"}
         self.scale = FloatLogSlider(
-            START, min=0, max=2, step=0.01, description="scale s", readout_format=".1f", layout=wide, style=style,
+            START, min=0, max=2, step=math.log10(START) / 100, description="scale s", readout_format=".1f", layout=wide, style=style,
             tooltip="The scale s, one over the temperature, from 1 to 100. Arrow keys move it.",
         )  # fmt: skip
         self.pairs = SelectionSlider(

@@ -145,7 +145,7 @@ class TrainingWindow(Frame):
 
     def _draw_axes(self) -> None:
         self.figure, (left, right) = new_figure(9, 3.6, 2, width_ratios=[1, 1.3])
-        self.figure.subplots_adjust(left=0.05, right=0.97, bottom=0.16, top=0.9, wspace=0.28)
+        self.figure.subplots_adjust(left=0.05, right=0.97, bottom=0.16, top=0.9, wspace=0.5)
         count = len(self.captions)
         self.matrix = left.imshow(np.zeros((count, count)), cmap=plots.SIGNED, vmin=-1, vmax=1)
         self.figure.colorbar(self.matrix, ax=left, label="cosine", fraction=0.046, pad=0.03)
