@@ -1,6 +1,8 @@
 """The objectives' experiment measures what it says, on curves and tasks whose answer is known."""
 
+import json
 import math
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -75,3 +77,13 @@ def test_it_runs_and_draws(tmp_path, monkeypatch):
     assert "captioning" in objectives.as_text(results)
     objectives.plot(results)
     plt.close()
+
+
+def test_the_quick_scale_takes_what_the_recorded_sweep_chose():
+    recorded = json.loads((Path(__file__).parent.parent / "notebooks" / "recorded" / "objectives.json").read_text())
+    assert {name: tuple(chosen) for name, chosen in recorded["chosen"].items()} == objectives.CHOSEN
+    for name, (lr, vocabulary) in objectives.CHOSEN.items():
+        swept = [run for run in recorded["sweep"] if run["objective"] == name]
+        best = max(swept, key=lambda run: run["accuracy"])
+        assert (best["lr"], best["vocabulary"]) == (lr, vocabulary)
+        assert min(run["lr"] for run in swept) < lr < max(run["lr"] for run in swept)  # not at the edge of the sweep
