@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import json
 import math
 import re
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -392,3 +394,21 @@ def test_something_that_is_no_model_is_named():
         widgets.Search(*minclip.load("glyphs-tiny"), np.zeros((0, 32, 32, 3), np.uint8), [])
     with pytest.raises(MinclipError, match="pairs"):
         widgets.Temperature(torch.ones(1, 3), torch.ones(1, 3))
+
+
+def test_lessons_store_a_picture_of_each_widget_and_no_view_that_needs_a_kernel():
+    shown = set()
+    for path in sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            for output in cell.get("outputs", []):
+                data = output.get("data", {})
+                assert "application/vnd.jupyter.widget-view+json" not in data, path.stem
+                name = re.fullmatch(r"<(\w+)>", "".join(data.get("text/plain", "")))
+                if name and name[1] in widgets.__all__:
+                    shown.add((path.stem[:2], name[1]))
+                    assert "image/png" in data
+                    assert "nbval-ignore-output" in cell["metadata"]["tags"]
+    assert shown >= {
+        ("00", "Search"), ("00", "Draw"), ("04", "Derivation"), ("04", "Temperature"), ("05", "TrainingWindow"),
+        ("06", "ClassifierDesigner"),
+    }  # fmt: skip
