@@ -7,7 +7,7 @@ names are taken from the training pictures, and the same model is trained withou
 
 Inheritance. A spurious correlation of known size is planted: in training, a letter of one script takes red
 ink, one of another blue, with a given probability; no caption says so. A zero-shot classifier of the scripts
-is then shown letters in the wrong ink, and symbols of no script at all. Notebook 11.
+(each the mean of its trained names) is then shown letters in the wrong ink, and arrows, of no script at all. Notebook 11.
 """
 
 from dataclasses import replace
@@ -21,14 +21,15 @@ from ..clip import CLIP
 from ..data.glyphs import Atlas, load_atlas
 from ..data.images import preprocess
 from ..data.painting import COLOURS, WHITE, GlyphPairs, Paint
-from ..data.tasks import PLAIN, named_task
+from ..data.tasks import named_task
 from ..demo import CAPTIONS_READ, train_on_pairs
 from ..evaluation import evaluate_task
 from ..plots import BLUE, GREY, ORANGE, VERMILION
 from ..presets import Preset, find_preset
 from ..pretrained import load
 from ..tokenizer import CLIPTokenizer
-from ..zeroshot import encode_images, zero_shot_classifier
+from ..zeroshot import encode_images
+from .class_design import classifier_of
 from .common import Setting, claim, claims_as_text, percent, run_folder, spread, table, trained_models
 
 THINNED, LEFT = "Greek", 0.1  # the script whose names are taken away, and the share that stays
@@ -105,8 +106,8 @@ def repeated(model: CLIP, tokenizer: CLIPTokenizer, atlas: Atlas) -> dict[str, f
     scripts), and of arrows, which belong to none, the share called by the script of their ink (0.5: at random).
     """
     scripts, inks = list(PLANTED), list(PLANTED.values())
-    names = [f"{script.lower()} letter" for script in scripts]
-    classifier = zero_shot_classifier(model, tokenizer, names, PLAIN)
+    kinds = {script: rf"{script.lower()} (small|capital) letter .*" for script in scripts}
+    classifier = classifier_of(model, tokenizer, kinds, np.unique(atlas.training().name).tolist())
 
     def called(glyphs: Atlas, ink: str) -> np.ndarray:
         features = encode_images(model, preprocess(in_ink(glyphs, ink), model.config))
@@ -226,7 +227,7 @@ def plot(results: dict) -> None:
                    yerr=[np.std(g, ddof=1) if len(g) > 1 else 0 for g in groups],
                    label=list(results["thinned"])[place])  # fmt: skip
     middle.set_xticks([0, 1], [THINNED, "other scripts"])
-    middle.set(ylabel="unseen names recognised, %", title="Coverage, changed by hand")
+    middle.set(ylabel="unseen names recognised, %", title="Changed by hand")
     middle.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=1)
     strengths = [100 * float(s) for s in results["planted"]]
     for key, colour, label in (
