@@ -8,8 +8,9 @@ told from nine others: the nine drawn most like them, nine less like them, and s
 meet harder and easier lists. (Sorting the characters themselves by likeness would confuse two things: the
 most alike are the marked Latin letters, of which the training pictures hold the most.) Tasks. Letters under eleven
 marks, Braille, dice and dominoes are classified by names and by a probe of labelled pictures in the faces
-that were trained on. What is wrong is taken apart: of a marked letter, the letter or the mark; of a domino
-tile, how far off its count is. Notebook 11.
+that were trained on. (Dominoes and Braille are drawn in the face held out as in those, to the pixel: there a
+probe meets pictures that it was fitted to.) What is wrong is taken apart: of a marked letter, the letter or the
+mark; of a domino tile, how far off its count is. Notebook 11.
 """
 
 import re
@@ -173,6 +174,6 @@ def plot(results: dict) -> None:
     right.scatter([100 * c for c in results["chance"].values()], np.arange(len(names))[::-1], marker="|", s=300,
                   color=GREY, label="chance", zorder=3)  # fmt: skip
     right.set_yticks(np.arange(len(names))[::-1], [name.replace("-", " ") for name in names])
-    right.set(xlabel="accuracy, %", xlim=(0, 100), title="Typefaces never trained on")
+    right.set(xlabel="accuracy, %", xlim=(0, 100), title="A typeface held out")
     right.grid(axis="y", visible=False)
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
