@@ -231,7 +231,7 @@ def draw_shift(ax, models: list[dict], shift: str) -> None:
     home, shifted = (np.array([m[where][shift] for m in models]) for where in ("home", "shifted"))
     group = np.array([m["group"] for m in models])
     line = fit_line(home[group == "supervised"], shifted[group == "supervised"])
-    ticks = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995])
+    ticks = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.995])
     low, high = home.min() * 0.9, min(0.998, 1 - (1 - home.max()) / 1.5)
     x = expit(np.linspace(logit(low), logit(high), 50))
     ax.plot(logit(x), logit(x), color=GREY, linestyle=":", linewidth=1.5, label="as good as on the benchmark")
