@@ -178,7 +178,7 @@ def run(setting: Setting) -> dict:
               f"{spread([100 * gain for gain in gains], '+.1f')} points, mean of {len(tests)} tasks; zero-shot is "
               f"ahead on {spread(beaten)} of them"),
         claim("zero-shot is worth so many labels a class", "4 on average, 16 on ImageNet",
-              f"{spread(medians)}, median of {len(tests)} tasks"),
+              f"{spread(medians) if max(medians) >= 1 else 'less than one'}, median of {len(tests)} tasks"),
         claim("the probe's gain is lost under shift", "ImageNet +9.2, while -R -4.7, ObjectNet -3.8, Sketch -2.8, "
               "-A -1.9", ", ".join(f"{shift} {spread(points, '+.1f')}" for shift, points in losses.items())),
     ]  # fmt: skip
@@ -189,7 +189,7 @@ def as_text(results: dict) -> str:
     """A line for each task, one for each shift, and the claims."""
     rows = [
         (name, *(percent([of_seed[name][kind] for of_seed in results["tasks"]]) for kind in ("zero_shot", "probe")),
-         f"{shots:.1f}")
+         "under 1" if shots < 1 else "over 16" if shots > 16 else f"{shots:.1f}")
         for name, shots in results["worth"].items()
     ]  # fmt: skip
     moved = [
