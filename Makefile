@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: setup demo test lab exercises bench check lint
+.PHONY: setup demo test lab book exercises bench check lint
 
 setup: .venv/ready
 
@@ -27,6 +27,9 @@ lint: setup
 
 lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_a_clip_in_five_minutes.ipynb
+
+book: setup
+	$(BIN)/python notebooks/book.py
 
 exercises: setup
 	$(BIN)/python solutions/generate.py
