@@ -8,8 +8,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threa
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
-# A run that was started in the background ignores Ctrl-C, and so would the tests of it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest
@@ -19,6 +17,8 @@ from minclip import CLIP, CLIPConfig, CLIPTokenizer
 from minclip.data.glyphs import Atlas, load_atlas
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+# A run that was started in the background ignores Ctrl-C, and so would the tests of it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No file of examples, no deadline (a shared machine stalls), the same examples each time.
 hypothesis.settings.register_profile("minclip", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("minclip")
