@@ -322,8 +322,14 @@ def plot(results: dict) -> None:
     axes[2].grid(axis="x", visible=False)
     for ax, title in zip(axes, ("equally many pictures", "medium size, longer", "pixels moved about")):
         ax.set(title=title, ylim=(0, None))
-    for ax, xlabel in zip(axes, ("training FLOPs of the image encoder, 10¹²", "pictures seen")):
+    costs = {cost(run, "image") / 1e12 for run in choose(plain, family="ResNet", pictures=results["pictures"])}
+    for ax, ticks, label in (
+        (axes[0], {x: f"{x:.2g}" for x in costs}, "training FLOPs of the image encoder, 10¹²"),
+        (axes[1], {run["pictures"]: f"{run['pictures']:,}" for run in plain}, "pictures seen"),
+    ):
         ax.set_xscale("log")
-        ax.set_xlabel(xlabel)
+        ax.set_xticks(list(ticks), ticks.values())
+        ax.minorticks_off()
+        ax.set_xlabel(label)
     axes[0].set_ylabel("accuracy, mean over tasks, %")
     axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)

@@ -244,8 +244,9 @@ def plot(results: dict) -> None:
     axes[1].set_xticks(CANDIDATES, CANDIDATES)
     axes[2].set_xticks((1, 14.3, 100), ("1", "14", "100"))
     axes[3].set_xticks(COPIES, COPIES)
-    axes[0].set_ylabel("zero-shot accuracy, mean over tasks, %")
+    axes[0].set_ylabel("zero-shot accuracy, %")
+    axes[0].figure.set_layout_engine("constrained", rect=(0.02, 0, 0.98, 1))  # room for that label
     axes[0].annotate("chance", (64, 100 * results["chance"]), (0, 3), textcoords="offset points", color=GREY)
     for ax in axes[2:]:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28))
-    axes[0].set_title(f"After {results['pictures']:,} pictures")
+    axes[0].set_title(f"After {results['pictures']:,} pictures, mean over tasks")
