@@ -26,8 +26,12 @@ def train_on_glyphs(
 ) -> tuple[CLIP, CLIPTokenizer, list[dict]]:
     """A model trained by the recipe on the atlas's training glyphs, saved in `run` if given; its records."""
     pairs = GlyphPairs(atlas.training(), preset.paint, device)
-    captions = [*pairs.names, *pairs.captions(CAPTIONS_READ, preset.train.seed)]
-    return train_on_pairs(preset, pairs, captions, run, device, resume)
+    return train_on_pairs(preset, pairs, captions_to_read(pairs, preset.train.seed), run, device, resume)
+
+
+def captions_to_read(pairs: GlyphPairs, seed: int) -> list[str]:
+    """What a tokenizer learns its merges from: every name, and CAPTIONS_READ painted captions."""
+    return [*pairs.names, *pairs.captions(CAPTIONS_READ, seed)]
 
 
 def train_on_pairs(

@@ -26,11 +26,18 @@ COARSE_STRIDE = 16
 
 @dataclass
 class ProbeResult:
-    """accuracy on the test data in [0, 1]; the chosen penalty lambda; the fitted regression."""
+    """accuracy on the test data in [0, 1]; the chosen penalty lambda; the fitted regression, of features less
+    `mean` (D,) and over `deviation`, which are the training data's."""
 
     accuracy: float
     penalty: float
     regression: LogisticRegression
+    mean: np.ndarray
+    deviation: float
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """(N, D) features of other pictures -> (N, K), K above 2: the largest is the class predicted."""
+        return self.regression.decision_function((features - self.mean) / self.deviation)
 
 
 def linear_probe(
@@ -66,7 +73,8 @@ def linear_probe(
             train_features[fit_on], train_labels[fit_on], train_features[held_out], train_labels[held_out]
         )
     regression = fit_regression(train_features, train_labels, penalty)
-    return ProbeResult(regression.score(test_features, test_labels), float(penalty), regression)
+    accuracy = regression.score(test_features, test_labels)
+    return ProbeResult(accuracy, float(penalty), regression, mean, float(deviation))
 
 
 def choose_penalty(train_features, train_labels, validation_features, validation_labels) -> float:

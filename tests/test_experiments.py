@@ -48,11 +48,11 @@ def test_a_spread_is_the_deviation_between_seeds():
 def test_a_model_is_trained_once_and_found_again(tmp_path, monkeypatch):
     trained = []
 
-    def train(preset, atlas, run, device, resume):
+    def train(preset, pairs, captions, run, device, resume):
         trained.append(preset.train.seed)
         minclip.save(*minclip.load("glyphs-vit"), run)
 
-    monkeypatch.setattr(common, "train_on_glyphs", train)
+    monkeypatch.setattr(common, "train_on_pairs", train)
     setting = common.Setting("recorded", 2, runs=tmp_path)
     for _ in range(2):
         assert len(list(common.trained_models(setting))) == 2

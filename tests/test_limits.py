@@ -153,7 +153,7 @@ def test_what_is_fitted_to_and_tested_on_shares_no_picture(atlas, tiny):
 def test_each_runs_from_end_to_end_and_draws(atlas, tiny, tokenizer, monkeypatch, tmp_path):
     for module in (bias, class_design, fine_grained, boundaries):
         monkeypatch.setattr(module, "trained_models", lambda setting: [(tiny, tokenizer)] * 2)
-    monkeypatch.setattr(bias, "trained", lambda *_: (tiny, tokenizer))
+    monkeypatch.setattr(bias, "trained_on", lambda *_: (tiny, tokenizer))
     monkeypatch.setattr(fine_grained, "TASKS", ("marked-letters", "dominoes"))
     monkeypatch.setattr(fine_grained, "EACH", 1)
     monkeypatch.setattr(boundaries, "EACH", 2)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from ..clip import CLIP
@@ -29,13 +28,12 @@ from ..data.glyphs import Atlas, load_atlas
 from ..data.images import preprocess
 from ..data.painting import GlyphPairs, Paint
 from ..data.tasks import NAMED, Task, glyph_tasks, validation_task
-from ..demo import train_on_pairs
 from ..evaluation import evaluate_task
+from ..measure import flops
 from ..plots import BLUE, VERMILION
 from ..presets import Preset, find_preset
-from ..pretrained import load
 from ..probe import linear_probe, probe_features
-from .common import Setting, claim, claims_as_text, percent, spread, table, trained_model
+from .common import Setting, claim, claims_as_text, percent, spread, table, times, trained_model, trained_on
 
 # layers, width, patch, heads: the rest of the model, text encoder included, is the demo's for all.
 ENCODERS = {
@@ -95,9 +93,7 @@ def training_flops(model: CLIP, tokens: torch.Tensor) -> dict[str, float]:
             ("image", model.visual, torch.zeros(len(tokens), 3, side, side)),
             ("text", model.read, tokens),
         ):
-            with FlopCounterMode(display=False) as counter:
-                encode(batch).sum().backward()
-            counts[part] = counter.get_total_flops() / len(tokens)
+            counts[part] = flops(lambda encode=encode, batch=batch: encode(batch).sum().backward()) / len(tokens)
     model.zero_grad()
     return counts
 
@@ -122,17 +118,6 @@ class ScrambledPairs(GlyphPairs):
 def scrambled_task(task: Task) -> Task:
     images = scramble(rearrange(torch.from_numpy(task.images), "b h w c -> b c h w"))
     return replace(task, images=rearrange(images, "b c h w -> b h w c").numpy())
-
-
-def trained_on_scrambled(preset: Preset, seed: int, setting: Setting):
-    """As `trained_model`, on scrambled pictures."""
-    preset = replace(preset, train=replace(preset.train, seed=seed))
-    kind = "resnet" if preset.model.is_resnet else "vit"
-    run = setting.runs / f"scrambled-{kind}-{preset.train.images_seen}-{preset.train.lr:g}-{seed}"
-    if not (run / "model.safetensors").exists():
-        pairs = ScrambledPairs(load_atlas().training(), preset.paint)
-        train_on_pairs(preset, pairs, [*pairs.names, *pairs.captions(20_000, seed)], run, setting.device)
-    return load(str(run), setting.device)
 
 
 def probe_accuracy(model: CLIP, task: Task, glyphs: Atlas) -> float:
@@ -190,7 +175,9 @@ def run(setting: Setting) -> dict:
             flops = training_flops(model, tokenizer(captions).to(setting.device))
             runs.append({**about, "scrambled": False, "flops": flops, **found})
             if size == "medium" and pictures == how.pictures and family in COLOURS:
-                model, tokenizer = trained_on_scrambled(preset, seed, setting)
+                pairs = ScrambledPairs(atlas.training(), preset.paint, setting.device)
+                preset = replace(preset, train=replace(preset.train, seed=seed))
+                model, tokenizer = trained_on(pairs, preset, "scrambled", setting)
                 runs.append({**about, "scrambled": True, "flops": flops, **measure(model, tokenizer, elsewhere, None)})
     return summary(runs) | {"plan": asdict(how), "rates": rates, "sweep": {f: s for f, (_, s) in chosen.items()}}
 
@@ -244,12 +231,6 @@ def summary(runs: list[dict]) -> dict:
     return {**found, "claims": claims(found, pictures), "pictures": pictures, "runs": runs}
 
 
-def times(factors: list[float]) -> str:
-    """The geometric mean, and the range over seeds: "2.1 (1.8 to 2.6) times"."""
-    between = f" ({min(factors):.1f} to {max(factors):.1f})" if len(factors) > 1 else ""
-    return f"{math.exp(statistics.fmean(map(math.log, factors))):.1f}{between} times"
-
-
 def points(differences: list[float]) -> str:
     return spread([100 * difference for difference in differences], "+.1f")
 
@@ -262,7 +243,7 @@ def claims(found: dict, pictures: int) -> list[dict]:
     return [
         claim(
             "at equal accuracy a ViT costs a third of a ResNet's compute", "a third, on the average of probes",
-            f"{times(found['factors']['probe']['image'])} that of a ResNet, on the average of probes, after {pictures:,} pictures; "
+            f"{times(found['factors']['probe']['image'])} times that of a ResNet, on the average of probes, after {pictures:,} pictures; "
             f"zero-shot the ResNet leads by {points(first)} points at equal FLOPs",
         ),
         claim(

@@ -16,21 +16,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from ..checkpoint import CHECKPOINT
 from ..clip import CLIP
 from ..data.glyphs import Atlas, load_atlas
 from ..data.images import preprocess
 from ..data.painting import COLOURS, WHITE, GlyphPairs, Paint
 from ..data.tasks import named_task
-from ..demo import CAPTIONS_READ, train_on_pairs
 from ..evaluation import evaluate_task
 from ..plots import BLUE, GREY, ORANGE, VERMILION
-from ..presets import Preset, find_preset
-from ..pretrained import load
+from ..presets import find_preset
 from ..tokenizer import CLIPTokenizer
 from ..zeroshot import encode_images
 from .class_design import classifier_of
-from .common import Setting, claim, claims_as_text, percent, run_folder, spread, table, trained_models
+from .common import Setting, claim, claims_as_text, percent, spread, table, trained_models, trained_on
 
 THINNED, LEFT = "Greek", 0.1  # the script whose names are taken away, and the share that stays
 PLANTED = {"Greek": "red", "Cyrillic": "blue"}  # script -> the ink it takes
@@ -125,15 +122,6 @@ def repeated(model: CLIP, tokenizer: CLIPTokenizer, atlas: Atlas) -> dict[str, f
 # Both
 
 
-def trained(preset: Preset, pairs: GlyphPairs, kind: str, setting: Setting) -> tuple[CLIP, CLIPTokenizer]:
-    """The recipe trained on the pairs; kept, and found again, by the kind and the recipe."""
-    run = run_folder(preset, setting, kind)
-    if not (run / "model.safetensors").exists():
-        captions = [*pairs.names, *pairs.captions(CAPTIONS_READ, preset.train.seed)]
-        train_on_pairs(preset, pairs, captions, run, setting.device, resume=(run / CHECKPOINT).exists())
-    return load(str(run), setting.device)
-
-
 def run(setting: Setting) -> dict:
     """-> accuracies by script and shares; the same with a script thinned; what is repeated at each strength; claims."""
     quick, atlas = setting.scale == "quick", load_atlas()
@@ -150,14 +138,14 @@ def run(setting: Setting) -> dict:
         train = replace(base.train, images_seen=seen["thinned"], seed=seed)
         for kind, glyphs in zip(thinned, (atlas.training(), without_most(atlas, THINNED, LEFT))):
             pairs = GlyphPairs(glyphs, base.paint, setting.device)
-            model = trained(replace(base, train=train), pairs, f"{len(pairs)}-names", setting)
+            model = trained_on(pairs, replace(base, train=train), f"{len(pairs)}-names", setting)
             thinned[kind].append(accuracy_by_script(*model, atlas))
             progress.update()
         paint = Paint(coloured=1.0, colours_named=0.0)
         preset = replace(base, train=replace(train, images_seen=seen["planted"]), paint=paint)
         for strength in strengths:
             pairs = PlantedPairs(atlas.training(), paint, PLANTED, strength, setting.device)
-            model = trained(preset, pairs, f"planted-{strength}", setting)
+            model = trained_on(pairs, preset, f"planted-{strength}", setting)
             planted[str(strength)].append(repeated(*model, atlas))
             progress.update()
     progress.close()

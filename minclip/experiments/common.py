@@ -19,7 +19,8 @@ from tqdm import tqdm
 from ..checkpoint import CHECKPOINT
 from ..clip import CLIP
 from ..data.glyphs import load_atlas
-from ..demo import describe_device, train_on_glyphs
+from ..data.painting import GlyphPairs
+from ..demo import captions_to_read, describe_device, train_on_pairs
 from ..presets import Preset, find_preset
 from ..pretrained import load
 from ..tokenizer import CLIPTokenizer
@@ -55,14 +56,20 @@ def trained_models(setting: Setting) -> Iterator[tuple[CLIP, CLIPTokenizer]]:
 def trained_model(preset: Preset, seed: int, setting: Setting) -> tuple[CLIP, CLIPTokenizer]:
     """The recipe trained on the glyphs with the seed: from the runs folder, if it was trained before."""
     preset = replace(preset, train=replace(preset.train, seed=seed))
-    run = run_folder(preset, setting)
+    pairs = GlyphPairs(load_atlas(preset.model.image_resolution).training(), preset.paint, setting.device)
+    return trained_on(pairs, preset, "model", setting)
+
+
+def trained_on(pairs: GlyphPairs, preset: Preset, kind: str, setting: Setting) -> tuple[CLIP, CLIPTokenizer]:
+    """The recipe trained on pairs of some kind; kept, and found again, by the kind and the recipe."""
+    run = run_folder(preset, setting, kind)
     if not (run / "model.safetensors").exists():  # the last file that is written
-        atlas = load_atlas(preset.model.image_resolution)
-        train_on_glyphs(preset, atlas, run, setting.device, resume=(run / CHECKPOINT).exists())
+        captions = captions_to_read(pairs, preset.train.seed)
+        train_on_pairs(preset, pairs, captions, run, setting.device, resume=(run / CHECKPOINT).exists())
     return load(str(run), setting.device)
 
 
-def run_folder(preset: Preset, setting: Setting, kind: str = "model") -> Path:
+def run_folder(preset: Preset, setting: Setting, kind: str) -> Path:
     """Where a run of this recipe, its seed included, is kept."""
     recipe = json.dumps(asdict(preset), sort_keys=True).encode()
     return setting.runs / f"{kind}-{hashlib.sha256(recipe).hexdigest()[:12]}"
@@ -77,6 +84,12 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
 def percent(shares: Sequence[float]) -> str:
     """Shares in [0, 1], one a seed, as percentages with their spread: "51.1 ± 1.9%"."""
     return f"{spread([100 * share for share in shares])}%"
+
+
+def times(factors: Sequence[float]) -> str:
+    """The geometric mean and, of several seeds, the range over them: "4.1 (3.2 to 5.0)"."""
+    between = f" ({min(factors):.1f} to {max(factors):.1f})" if len(factors) > 1 else ""
+    return f"{statistics.geometric_mean(factors):.1f}{between}"
 
 
 def claim(text: str, paper: str, measured: str) -> dict[str, str]:

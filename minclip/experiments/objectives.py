@@ -39,7 +39,7 @@ from ..measure import flops
 from ..plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
 from ..tokenizer import CLIPTokenizer
 from ..train import TrainConfig
-from .common import Setting, claim, claims_as_text, percent, table
+from .common import Setting, claim, claims_as_text, percent, table, times
 
 
 @dataclass(frozen=True)
@@ -260,12 +260,6 @@ def run(setting: Setting) -> dict:
     return results | {"claims": claims(results)}
 
 
-def times(found: list[float]) -> str:
-    """The geometric mean and the range over seeds: "4.1 (3.2 to 5.0)"."""
-    between = f" ({min(found):.1f} to {max(found):.1f})" if len(found) > 1 else ""
-    return f"{math.exp(statistics.fmean(map(math.log, found))):.1f}{between}"
-
-
 def claims(results: dict) -> list[dict]:
     def measured(what: str) -> str:
         return f"{times(results['factors']['pictures'][what])}x; in FLOPs {times(results['factors']['flops'][what])}x"
@@ -312,7 +306,7 @@ def plot(results: dict) -> None:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     for place, (what, (*_, paper)) in enumerate(PAIRS.items()):
         found = results["factors"]["pictures"][what]
-        mean = math.exp(statistics.fmean(map(math.log, found)))
+        mean = statistics.geometric_mean(found)
         right.errorbar(mean, place, xerr=[[mean - min(found)], [max(found) - mean]], color=BLACK, marker="o", capsize=4,
                        label=None if place else "here: mean and range of seeds")  # fmt: skip
         if paper is not None:

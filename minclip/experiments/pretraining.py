@@ -26,7 +26,7 @@ from ..data.glyphs import load_atlas
 from ..data.images import preprocess
 from ..data.painting import GlyphPairs
 from ..data.tasks import Task, glyph_tasks
-from ..demo import CAPTIONS_READ
+from ..demo import captions_to_read
 from ..errors import MinclipError
 from ..evaluation import evaluate_tasks
 from ..loss import contrastive_loss
@@ -75,8 +75,7 @@ def train(preset: Preset, run: Path, device: torch.device) -> list[dict]:
     Looking is for later, so that it takes nothing from the training's time. Goes on where it was killed.
     """
     pairs = GlyphPairs(load_atlas(preset.model.image_resolution).training(), preset.paint, device)
-    captions = [*pairs.names, *pairs.captions(CAPTIONS_READ, preset.train.seed)]
-    model, tokenizer = new_model(preset.model, captions, preset.train.seed)
+    model, tokenizer = new_model(preset.model, captions_to_read(pairs, preset.train.seed), preset.train.seed)
     stops = moments(preset.train.steps)
 
     def keep(record: dict) -> None:

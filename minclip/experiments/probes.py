@@ -26,7 +26,7 @@ from ..data.tasks import NAMED, PLAIN, Task, glyph_tasks, script_task, style_tas
 from ..errors import MinclipError
 from ..evaluation import HANDWRITTEN_FOR_TRAINING
 from ..plots import BLUE, GREY, VERMILION
-from ..probe import ProbeResult, linear_probe, probe_features
+from ..probe import linear_probe, probe_features
 from ..robustness import shifted_accuracy
 from ..zeroshot import accuracy, encode_images, zero_shot_classifier
 from .common import Setting, claim, claims_as_text, percent, spread, table, trained_models
@@ -126,13 +126,12 @@ def under_shift(model, tokenizer, atlas: Atlas, seed: int) -> dict[str, dict[str
     home_features = probe_features(model, preprocess(home.images, model.config))
     probe = linear_probe(features, training.labels, home_features, home.labels, seed=seed)
     classifier = zero_shot_classifier(model, tokenizer, names, PLAIN)
-    score = decision_of(probe, features)
 
     def by_names(images):
         return encode_images(model, preprocess(images, model.config)) @ classifier
 
     def by_labels(images):
-        return score(probe_features(model, preprocess(images, model.config)))
+        return torch.from_numpy(probe.scores(probe_features(model, preprocess(images, model.config))))
 
     return {
         shift: {
@@ -141,12 +140,6 @@ def under_shift(model, tokenizer, atlas: Atlas, seed: int) -> dict[str, dict[str
         }
         for shift, task in tests.items()
     }
-
-
-def decision_of(probe: ProbeResult, fitted_to: np.ndarray):
-    """(N, D) features -> (N, K) scores, the features standardised as `linear_probe` does."""
-    mean, deviation = fitted_to.mean(0, dtype=np.float64), fitted_to.astype(np.float64).std() + 1e-12
-    return lambda features: torch.from_numpy(probe.regression.decision_function((features - mean) / deviation))
 
 
 def run(setting: Setting) -> dict:

@@ -142,7 +142,7 @@ def plot(results: dict) -> None:
     ax = plt.subplots(figsize=(8, 4.6))[1]
     for means, colour, raised, shift in (
         (results["means"], BLUE, "trained mostly on bare names", 0.19),
-        (results["wordy_means"], ORANGE, "never trained on a bare name, and for half as long", -0.19),
+        (results["wordy_means"], ORANGE, "never trained on a bare name, and on fewer pictures", -0.19),
     ):
         center = [100 * np.mean(means[way]) for way in ways]
         error = [100 * np.std(means[way], ddof=1) if len(means[way]) > 1 else 0 for way in ways]

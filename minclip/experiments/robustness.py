@@ -23,9 +23,8 @@ from tqdm import tqdm
 from ..data import shifts
 from ..data.glyphs import Atlas, load_atlas
 from ..data.images import preprocess
-from ..data.painting import Paint
+from ..data.painting import GlyphPairs, Paint
 from ..data.tasks import PLAIN, Task
-from ..demo import train_on_glyphs
 from ..plots import BLUE, GREEN, GREY, ORANGE, VERMILION
 from ..presets import find_preset
 from ..pretrained import load
@@ -33,7 +32,7 @@ from ..robustness import expit, fit_line, gap_closed, logit, shifted_accuracy
 from ..supervised import SupervisedClassifier, classify, fit_classifier
 from ..train import TrainConfig
 from ..zeroshot import encode_images, zero_shot_classifier
-from .common import Setting, claim, claims_as_text, percent, table, trained_model
+from .common import Setting, claim, claims_as_text, percent, table, trained_model, trained_on
 
 EACH = 64  # training pictures of each class in the whole benchmark
 NATURAL = ("new-typeface", "outlines", "handwriting", "hard, picked by a supervised model", "hard, picked by a CLIP")
@@ -110,15 +109,13 @@ def zero_shot_models(atlas: Atlas, class_names: list[str], sizes: Sizes, setting
             recipe = replace(preset, train=replace(preset.train, images_seen=seen))
             pair = trained_model(recipe, seed, setting)
             yield zero_shot("zero-shot CLIP", f"{seen:,} pictures", *pair, class_names)
-    run = setting.runs / f"{shifts.TYPEFACE.lower()}-{sizes.narrow}-{seed}"
     recipe = replace(
         preset,
         paint=replace(preset.paint, coloured=0),
         train=replace(preset.train, images_seen=sizes.narrow, seed=seed),
     )
-    if not (run / "model.safetensors").exists():
-        train_on_glyphs(recipe, shifts.in_typeface(atlas, shifts.TYPEFACE), run, setting.device)
-    pair = load(str(run), setting.device)
+    pairs = GlyphPairs(shifts.in_typeface(atlas, shifts.TYPEFACE).training(), recipe.paint, setting.device)
+    pair = trained_on(pairs, recipe, "narrow", setting)
     yield zero_shot("CLIP, narrow pictures", f"{sizes.narrow:,} pictures", *pair, class_names)
 
 
