@@ -165,7 +165,9 @@ def test_another_kind_of_tokenizer_is_refused(trained):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(b"heading\na b c\n"), gzip.compress(b"h\n\xff\xfe")]
+    "content",
+    [b"", b"no gzip", gzip.compress(b"heading\na b c\n"), gzip.compress(b"h\n\xff\xfe")],
+    ids=["empty", "no gzip", "three to a line", "no UTF-8"],  # gzip writes the time: no name that two processes share
 )
 def test_a_damaged_list_of_merges_is_refused(content, tmp_path):
     (tmp_path / "merges.gz").write_bytes(content)
