@@ -27,7 +27,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, causal: bool):
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))  # queries, keys, values stacked
+        # Queries, keys, values stacked; `Transformer` draws the numbers, and a block alone starts from none.
+        self.in_proj_weight = nn.Parameter(torch.zeros(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minclip import CLIP, CLIPConfig, MinclipError
-from minclip.encoders import Attention, ModifiedResNet, QuickGELU
+from minclip.encoders import Attention, ModifiedResNet, QuickGELU, ResidualAttentionBlock
 
 SMALL = dict(
     embed_dim=8, image_resolution=8, vision_layers=2, vision_width=16, vision_patch_size=4, context_length=10,
@@ -245,3 +245,8 @@ def test_tokens_that_do_not_fit(model, tokens, complaint):
 def test_sizes_that_make_no_model(change, complaint):
     with pytest.raises(MinclipError, match=complaint):
         CLIPConfig(**SMALL | change)
+
+
+def test_a_block_outside_a_transformer_holds_no_uninitialised_memory():
+    block = ResidualAttentionBlock(8, 2, causal=False, quick_gelu=False)
+    assert not block.attn.in_proj_weight.any() and all(p.isfinite().all() for p in block.parameters())
