@@ -219,6 +219,8 @@ class Experiment:
     """How often whatever is trained is trained anew; figures are given with their spread."""
     runs: Path = Path("runs/experiments")
     """Folder in which trained models are kept, for the next experiment to find."""
+    photographs: str | None = None
+    """For boundaries alone: labelled photographs to test on, too; a hub data set or a folder, with splits train and test."""
     picture: Path | None = None
     """Draw the result into this file (PNG, PDF)."""
     device: str | None = None
@@ -229,8 +231,10 @@ class Experiment:
     def __call__(self) -> dict:
         if self.seeds < 1:
             raise MinclipError(f"seeds is {self.seeds}; train at least once.")
+        if self.photographs is not None and self.name != "boundaries":
+            raise MinclipError(f"--photographs belongs to the experiment boundaries; {self.name} makes no use of them.")
         experiment = import_module(f"minclip.experiments.{self.name}")
-        setting = Setting(self.preset, self.seeds, find_device(self.device), self.runs)
+        setting = Setting(self.preset, self.seeds, find_device(self.device), self.runs, self.photographs)
         began = perf_counter()
         results = {**experiment.run(setting), "provenance": provenance(setting, perf_counter() - began)}
         print(experiment.as_text(results))

@@ -118,6 +118,10 @@ def no_training(monkeypatch, atlas):
 MISTAKES = {
     "unknown preset": (["demo", "--preset", "nope"], "There is no preset 'nope'"),
     "unknown device": (["pretrain", "--device", "potato"], "The device 'potato' cannot be used"),
+    "photographs for nothing": (
+        ["experiment", "probes", "--photographs", "x"],
+        "--photographs belongs to the experiment boundaries",
+    ),
     "missing model": (["evaluate", "no/such/model/here"], "There is no model 'no/such/model/here'"),
     "empty folder": (["evaluate", "."], "holds no weights"),
     "missing fonts": (["pretrain", "--fonts", "nowhere"], "No font file"),

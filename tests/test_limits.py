@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from minclip import plots
 from minclip.data.images import preprocess
 from minclip.data.painting import COLOURS, GlyphPairs, Paint
 from minclip.data.tasks import Task
+from minclip.errors import MinclipError
 from minclip.evaluation import TaskResult
 from minclip.experiments import bias, boundaries, class_design, fine_grained
 
@@ -148,6 +150,44 @@ def test_what_is_fitted_to_and_tested_on_shares_no_picture(atlas, tiny):
         assert not any(picture.tobytes() in fitted for picture in tests[domain].images)
     assert set(boundaries.named_labels(tests["handwriting"])) == set(boundaries.named_labels(fits["print"]))
     assert preprocess(fits["print"].images, tiny.config).shape[1:] == (3, 32, 32)
+
+
+def photographs(folder, names, each):
+    """A folder of plain pictures, class k of grey level 60 k, in the splits train and test."""
+    for split in ("train", "test"):
+        for k, name in enumerate(names):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(each):
+                Image.new("L", (40, 30), 60 * k + i % 10).save(folder / split / name / f"{i}.png")
+    return str(folder)
+
+
+def test_photographs_are_classified_by_their_pixels(tiny, tokenizer, tmp_path):
+    names = ["bag", "coat", "shoe"]
+    fit_to, task = boundaries.photograph_tasks(photographs(tmp_path / "clothes", names, 10), 32)
+    assert fit_to.class_names == task.class_names == names and len(fit_to) == len(task) == 30
+    assert np.array_equal(task.images[:, 0, 0, 0] // 60, task.labels)
+    accuracy = boundaries.by_kind(tiny, tokenizer, fit_to, task, seed=0)
+    assert accuracy["pixels"] == 1 and set(accuracy) == {"zero-shot", "probe", "pixels"}
+
+
+def test_photographs_without_classes_are_refused(tmp_path):
+    source = photographs(tmp_path / "all-different", [f"photograph {k}" for k in range(4)], 1)
+    with pytest.raises(MinclipError, match="4 classes on 4 training pictures. Give photographs of two classes"):
+        boundaries.photograph_tasks(source, 32)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_other_kinds_are_told_and_drawn_or_said_to_be_left_out(given, atlas, tiny, tokenizer, monkeypatch, tmp_path):
+    monkeypatch.setattr(boundaries, "EACH", 2)
+    monkeypatch.setattr(boundaries, "trained_models", lambda setting: [(tiny, tokenizer)])
+    emoji = task_of(np.zeros((2, 32, 32, 3), np.uint8), [0, 1], ["grinning face", "sun"])
+    monkeypatch.setattr(boundaries, "emoji_task", lambda size: emoji if given else None)
+    source = photographs(tmp_path / "clothes", ["bag", "coat"], 10) if given else None
+    results = boundaries.run(bias.Setting("recorded", 1, photographs=source))
+    text = boundaries.as_text(results)
+    assert ("left out" in text) == ("not given" in text) == (not given) and len(results["claims"]) == 3 + 2 * given
+    plots.write(boundaries.plot, results, tmp_path / "picture.png")
 
 
 def test_each_runs_from_end_to_end_and_draws(atlas, tiny, tokenizer, monkeypatch, tmp_path):

@@ -6,8 +6,9 @@ make more of the world part of the training data.
 
 Distance. Digits in print as in training, in a typeface held out, in outline, and by hand, classified by
 names, by a probe fitted to printed digits, and by logistic regression on the pixels of the same; then by both
-fitted to handwriting itself. Emoji follow where the system has a colour font. Rarity. Which unseen names are
-wrong, by how often the rarest of their words occurs among the training names. Notebook 11.
+fitted to handwriting itself. Kind. Emoji, where the system has a colour font, and photographs, where labelled
+ones are given, by names; photographs by both fits, too. Rarity. Which unseen names are wrong, by how often the
+rarest of their words occurs among the training names. Notebook 11.
 """
 
 import shutil
@@ -18,13 +19,17 @@ from tempfile import TemporaryDirectory
 import matplotlib.font_manager
 import matplotlib.pyplot as plt
 import numpy as np
+from einops import rearrange
 from sklearn.model_selection import train_test_split
 
 from ..clip import CLIP
 from ..data.glyphs import Atlas, load_atlas
+from ..data.hub import load_pictures
 from ..data.images import preprocess
 from ..data.shifts import PRINT, outlined, painted_task
-from ..data.tasks import Task, glyph_tasks, named_task
+from ..data.sources import captions_of
+from ..data.tasks import PLAIN, Task, glyph_tasks, named_task
+from ..errors import MinclipError
 from ..evaluation import HANDWRITTEN_FOR_TRAINING, TaskResult, evaluate_task
 from ..plots import BLUE, GREY, ORANGE
 from ..probe import linear_probe, probe_features
@@ -32,6 +37,7 @@ from ..tokenizer import CLIPTokenizer
 from .common import Setting, claim, claims_as_text, percent, table, trained_models
 
 EACH = 32  # painted pictures of each printed digit
+PHOTOGRAPHS = {"train": 5_000, "test": 10_000}  # at most, to fit to and to test on
 RARITY = (0, 3, 10, 30, 100, 10_000)  # training names that hold a name's rarest word: edges of the bins
 
 
@@ -63,7 +69,7 @@ def named_labels(task: Task) -> np.ndarray:
 
 def pixels(model: CLIP, task: Task) -> np.ndarray:
     """(N, S * S) grey levels in [0, 1]: what needs no model."""
-    return task.images[..., 0].reshape(len(task), -1) / 255
+    return task.images.mean(axis=-1).reshape(len(task), -1) / 255
 
 
 def features(model: CLIP, task: Task) -> np.ndarray:
@@ -119,22 +125,58 @@ def emoji_task(size: int) -> Task | None:
     return None
 
 
+def photograph_tasks(source: str, size: int) -> tuple[Task, Task]:
+    """-> what to fit to and what to test on, its splits "train" and "test"; the classes are its captions or labels.
+
+    Raises MinclipError where the source cannot be opened, or has more classes than a probe can be fitted to.
+    """
+    parts = {split: load_pictures(source, split, resolution=size) for split in PHOTOGRAPHS}
+    texts, label_names = parts["train"].texts, parts["train"].label_names
+    names = sorted({name.lower() for text in texts for name in captions_of(text, label_names)})
+    if not 2 <= len(names) <= len(texts) / 10:
+        raise MinclipError(
+            f"{source} names {len(names):,} classes on {len(texts):,} training pictures. Give photographs of two classes "
+            "or more, with ten of each, and a class's name as the caption or label of each."
+        )
+    tasks = []
+    for split, most in PHOTOGRAPHS.items():
+        places, labels = parts[split].labels(names)
+        some = np.random.default_rng(0).permutation(len(places))[:most]
+        images = rearrange(parts[split].images[places[some]], "b c h w -> b h w c").numpy()
+        tasks.append(Task("photographs", images, labels[some], names, PLAIN, f"from {source}"))
+    return tasks[0], tasks[1]
+
+
+def by_kind(model: CLIP, tokenizer: CLIPTokenizer, fit_to: Task, task: Task, seed: int) -> dict[str, float]:
+    """-> {way of classifying: accuracy}, of photographs."""
+    accuracy = {"zero-shot": evaluate_task(model, tokenizer, task).accuracy}
+    for what, read in (("probe", features), ("pixels", pixels)):
+        probe = linear_probe(read(model, fit_to), fit_to.labels, read(model, task), task.labels, seed=seed)
+        accuracy[what] = float(probe.accuracy)
+    return accuracy
+
+
 def run(setting: Setting) -> dict:
-    """-> for each model accuracy by distance, by rarity and on emoji (None where there are none), and claims."""
+    """-> for each model accuracy by distance, by rarity, on emoji and on photographs, where there are any, and claims."""
     atlas = load_atlas()
     unseen, emoji = named_task("unseen-names", atlas.unseen_names(), ""), emoji_task(atlas.size)
+    photographs = photograph_tasks(setting.photographs, atlas.size) if setting.photographs else None
     rarity = rarest_word(unseen.class_names, np.unique(atlas.training().name).tolist())
     models = [
         {
             "distance": by_distance(model, tokenizer, atlas, seed),
             "rarity": by_rarity(evaluate_task(model, tokenizer, unseen), rarity),
-            "emoji": None if emoji is None else evaluate_task(model, tokenizer, emoji).accuracy,
+            "emoji": emoji and evaluate_task(model, tokenizer, emoji).accuracy,
+            "photographs": photographs and by_kind(model, tokenizer, *photographs, seed),
         }
         for seed, (model, tokenizer) in enumerate(trained_models(setting))
     ]
 
     def at(way: str, domain: str) -> str:
         return percent([model["distance"][way][domain] for model in models])
+
+    def photographed(way: str) -> str:
+        return percent([model["photographs"][way] for model in models])
 
     rare = [sum(b["errors"] for b in model["rarity"][:2]) for model in models]
     seldom = sum(b["pictures"] for b in models[0]["rarity"][:2])
@@ -150,11 +192,24 @@ def run(setting: Setting) -> dict:
               f"names with a word of fewer than {RARITY[2]} training names are {seldom:.0%} of the test and "
               f"{percent(rare)} of the errors"),
     ]  # fmt: skip
-    return {"models": models, "emoji_classes": None if emoji is None else len(emoji.class_names), "claims": claims}
+    results = {"models": models}
+    if emoji is not None:
+        results["emoji_classes"] = len(emoji.class_names)
+        measured = percent([model["emoji"] for model in models])
+        claims.append(claim("drawings of another kind are hardly named", "not measured",
+                            f"emoji by their names {measured} of {len(emoji):,}, chance {emoji.chance:.2%}"))  # fmt: skip
+    if photographs is not None:
+        task = photographs[1]
+        results["photographs"] = {"pictures": len(task), "classes": len(task.class_names), "chance": task.chance}
+        claims.append(claim("and photographs not at all", "CLIP was trained on them",
+                            f"{len(task):,} photographs in {len(task.class_names)} classes {photographed('zero-shot')}, chance "
+                            f"{task.chance:.0%}; fitted to {len(photographs[0]):,} others: probe {photographed('probe')}, "
+                            f"pixels {photographed('pixels')}"))  # fmt: skip
+    return {**results, "claims": claims}
 
 
 def as_text(results: dict) -> str:
-    """Accuracy by distance and by rarity, emoji if there are any, and the claims."""
+    """Accuracy by distance and by rarity, what was left out, and the claims."""
     models = results["models"]
     domains = list(models[0]["distance"]["zero-shot"])
     rows = [
@@ -167,17 +222,20 @@ def as_text(results: dict) -> str:
         for b, (low, high) in enumerate(zip(RARITY, RARITY[1:]))
     ]  # fmt: skip
     header = ("training names with the rarest word", "of the pictures", "accuracy", "of the errors")
-    emoji = "No colour font was found on this system: emoji are left out."
-    if results["emoji_classes"]:
-        emoji = f"emoji: {percent([m['emoji'] for m in models])} of {results['emoji_classes']} named, by names alone"
+    left_out = {"emoji_classes": "Emoji are left out: no colour font was found on this system.",
+                "photographs": "Photographs are left out: --photographs was not given."}  # fmt: skip
+    notes = [note for key, note in left_out.items() if key not in results]
     return "\n\n".join(
-        [table(("digits", *domains), rows), table(header, bins), emoji + "\n" + claims_as_text(results["claims"])]
+        [table(("digits", *domains), rows), table(header, bins), *notes, claims_as_text(results["claims"]).lstrip()]
     )
 
 
 def plot(results: dict) -> None:
-    """Accuracy on digits from near to far, and on names by how common their rarest word is."""
-    _, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.3), width_ratios=(1.25, 1))
+    """Accuracy on digits from near to far, on names by how common their rarest word is, and on other kinds."""
+    others = "emoji_classes" in results or "photographs" in results
+    _, (left, right, *last) = plt.subplots(
+        1, 2 + others, figsize=(12.5 + 4 * others, 4.3), width_ratios=(1.25, 1, 0.8)[: 2 + others]
+    )
     models = results["models"]
     domains = list(models[0]["distance"]["zero-shot"])
     colours = {"zero-shot": BLUE, "probe": ORANGE, "pixels": GREY}
@@ -199,3 +257,18 @@ def plot(results: dict) -> None:
     right.set(xlabel="training names that hold the name's rarest word", ylabel="unseen names recognised, %",
               ylim=(0, 100), title="Rarer words, more errors")  # fmt: skip
     right.grid(axis="x", visible=False)
+    if others:
+        bars = []  # what is classified and how, the accuracies, chance, the colour
+        if "photographs" in results:
+            ways = [(way, [m["photographs"][way] for m in models]) for way in ("pixels", "probe", "zero-shot")]
+            chance = results["photographs"]["chance"]
+            bars += [(f"photographs\n{way}", shares, chance, colours[way]) for way, shares in ways]
+        if "emoji_classes" in results:
+            bars.append(("emoji\nzero-shot", [m["emoji"] for m in models], 1 / results["emoji_classes"], BLUE))
+        for place, (_, shares, chance, colour) in enumerate(bars):
+            error = 100 * np.std(shares, ddof=1) if len(shares) > 1 else None
+            last[0].barh(place, 100 * np.mean(shares), xerr=error, color=colour, height=0.6)
+            last[0].plot([100 * chance] * 2, [place - 0.38, place + 0.38], color="black", linewidth=1.5)
+        last[0].set_yticks(range(len(bars)), [name for name, *_ in bars])
+        last[0].set(xlabel="accuracy, % (black line: chance)", xlim=(0, 103), title="Pictures of another kind")
+        last[0].grid(axis="y", visible=False)

@@ -36,12 +36,14 @@ class Setting:
     seeds: how many times whatever is trained is trained, with seeds 0, 1, ...
     device: where models are trained and used
     runs: the folder where trained models are kept, to be found again by the next experiment
+    photographs: labelled ones for `boundaries`, with splits "train" and "test"; opened as `load_pairs` opens a source
     """
 
     scale: Scale = "quick"
     seeds: int = 3
     device: torch.device = torch.device("cpu")
     runs: Path = Path("runs/experiments")
+    photographs: str | None = None
 
 
 def trained_models(setting: Setting) -> Iterator[tuple[CLIP, CLIPTokenizer]]:
