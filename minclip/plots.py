@@ -142,7 +142,11 @@ def label_rows(ax: Axes, rows: Sequence | None, count: int) -> None:
         for i, image in enumerate(rows):
             picture = as_picture(image)
             zoom = 24 / picture.shape[0]
-            thumbnail = OffsetImage(picture, zoom=zoom, cmap="gray", norm=plt.Normalize(0, 1))
+            shrinks = zoom * ax.figure.dpi / 72 < 1  # then "nearest" would leave out rows, and thin strokes with them
+            thumbnail = OffsetImage(
+                picture, zoom=zoom, cmap="gray", norm=plt.Normalize(0, 1),
+                interpolation="antialiased" if shrinks else "nearest",
+            )  # fmt: skip
             place = AnnotationBbox(
                 thumbnail, (0, i), xybox=(-18, 0), xycoords=("axes fraction", "data"), boxcoords="offset points",
                 frameon=False, annotation_clip=False,

@@ -62,7 +62,7 @@ class Temperature(Frame):
 
     def _draw_axes(self) -> None:
         self.figure, (left, middle, right) = new_figure(10.5, 3.5, 3, width_ratios=[1, 1, 1.15])
-        self.figure.subplots_adjust(left=0.03, right=0.985, bottom=0.16, top=0.9, wspace=0.42)
+        self.figure.subplots_adjust(left=0.03, right=0.985, bottom=0.16, top=0.9, wspace=0.5)
         self.logits = left.imshow(np.zeros((2, 2)), cmap=plots.SIGNED, vmin=-LIMIT, vmax=LIMIT)
         self.beliefs = middle.imshow(np.zeros((2, 2)), cmap=plots.POSITIVE, vmin=0, vmax=1)
         left.set(title="logits, s × cosine", xlabel="captions", ylabel="pictures")
@@ -82,7 +82,11 @@ class Temperature(Frame):
         self.loss_axes = right
         self.moving = (left, self.logits), (middle, self.beliefs), (right, self.point)
         for _, artist in self.moving:
-            artist.set_animated(True)  # drawn apart, onto the rest, which only N changes
+            artist.set_animated(True)  # drawn apart, onto the rest
+        right.set_visible(False)
+        self.figure.canvas.draw()
+        self._always = self.figure.canvas.copy_from_bbox(self.figure.bbox)  # all that N leaves as it is
+        right.set_visible(True)
 
     def _change_pairs(self) -> None:
         count = self.pairs.value
@@ -95,7 +99,8 @@ class Temperature(Frame):
         self.loss_axes.set_ylim(0, max(1.25 * math.log(count), min(1.1 * max(losses), 2.5 * math.log(count))))
         for drawing in (self.logits, self.beliefs):
             drawing.set_extent((-0.5, count - 0.5, count - 0.5, -0.5))
-        self.figure.canvas.draw()
+        self.figure.canvas.restore_region(self._always)
+        self.figure.draw_artist(self.loss_axes)
         self._still = self.figure.canvas.copy_from_bbox(self.figure.bbox)
         self._show()
 
