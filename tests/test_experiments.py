@@ -45,6 +45,12 @@ def test_a_spread_is_the_deviation_between_seeds():
     )
 
 
+def test_claims_fit_the_screen():
+    text = common.claims_as_text([common.claim("this", "that", "word " * 40), common.claim("those", "-", "1%")], 50)
+    assert max(map(len, text.split("\n"))) <= 50
+    assert " ".join(text.split()) == f"this paper that measured {'word ' * 40}those paper - measured 1%"
+
+
 def test_a_model_is_trained_once_and_found_again(tmp_path, monkeypatch):
     trained = []
 

@@ -271,12 +271,18 @@ def as_text(results: dict) -> str:
         rows.append((name, f"{pictures:,}", f"{flops['image'] / 1e6:.1f}", f"{(flops['image'] + flops['text']) / 1e6:.1f}",
                      percent([run["zero-shot"] for run in runs]), probe))  # fmt: skip
     header = ("image encoder", "pictures", "MFLOPs a pair", "with text", "zero-shot", "probe")
-    return table(header, rows) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:
     """Accuracy against training compute for both families; against pictures seen; and with the pixels moved."""
-    _, axes = plt.subplots(1, 3, figsize=(12, 3.9), width_ratios=(1.15, 1, 0.8))
+    _, axes = plt.subplots(1, 3, figsize=(13, 3.9), width_ratios=(1.15, 1, 0.8))
+    plot_accuracy(results, axes[0], axes[1])
+    plot_scrambled(results, axes[2])
+
+
+def plot_accuracy(results: dict, by_cost, by_pictures) -> None:
+    """Into two axes: accuracy against training compute, and of the medium size against pictures seen."""
     plain = choose(results["runs"], scrambled=False)
 
     def line(ax, runs, across, score, **style):
@@ -288,29 +294,33 @@ def plot(results: dict) -> None:
     for family, colour in COLOURS.items():
         runs = choose(plain, family=family)
         for score, marker, dashes in (("probe", "s", "--"), ("zero-shot", "o", "-")):
-            line(axes[0], choose(runs, pictures=results["pictures"]), lambda run: cost(run, "image") / 1e12, score,
+            line(by_cost, choose(runs, pictures=results["pictures"]), lambda run: cost(run, "image") / 1e12, score,
                  color=colour, marker=marker, linestyle=dashes, label=f"{family}, {score}")  # fmt: skip
-        line(axes[1], choose(runs, size="medium"), lambda run: run["pictures"], "zero-shot", color=colour, marker="o",
-             label=family)  # fmt: skip
-    for place, (family, scores) in enumerate(results["scrambled"].items()):
-        for shift, (how, shares) in zip((-0.2, 0.2), scores.items()):
-            error = 100 * np.std(shares, ddof=1) if len(shares) > 1 else 0
-            axes[2].bar(place + shift, 100 * np.mean(shares), 0.38, yerr=error, color=COLOURS[family],
-                        alpha=1 if how == "as drawn" else 0.45)  # fmt: skip
-            axes[2].text(place + shift, -1, how.replace(" ", "\n"), ha="center", va="top", fontsize=9)
-    axes[2].set_xticks(range(2), [f"\n\n{family}" for family in COLOURS])
-    axes[2].tick_params(length=0)
-    axes[2].grid(axis="x", visible=False)
-    for ax, title in zip(axes, ("equally many pictures", "medium size, longer", "pixels moved about")):
-        ax.set(title=title, ylim=(0, None))
+        line(by_pictures, choose(runs, size="medium"), lambda run: run["pictures"], "zero-shot", color=colour,
+             marker="o", label=f"{family}, zero-shot")  # fmt: skip
     costs = {cost(run, "image") / 1e12 for run in choose(plain, family="ResNet", pictures=results["pictures"])}
     for ax, ticks, label in (
-        (axes[0], {x: f"{x:.2g}" for x in costs}, "training FLOPs of the image encoder, 10¹²"),
-        (axes[1], {run["pictures"]: f"{run['pictures']:,}" for run in plain}, "pictures seen"),
+        (by_cost, {x: f"{x:.2g}" for x in costs}, "training FLOPs of the image encoder, 10¹²"),
+        (by_pictures, {run["pictures"]: f"{run['pictures']:,}" for run in plain}, "pictures seen"),
     ):
         ax.set_xscale("log")
         ax.set_xticks(list(ticks), ticks.values())
         ax.minorticks_off()
-        ax.set_xlabel(label)
-    axes[0].set_ylabel("accuracy, mean over tasks, %")
-    axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        ax.set(xlabel=label, ylim=(0, None))
+    by_cost.set(title="equally many pictures", ylabel="accuracy, mean over tasks, %")
+    by_pictures.set(title="medium size, longer", ylabel="zero-shot accuracy, %")
+    by_cost.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+
+
+def plot_scrambled(results: dict, ax) -> None:
+    """Into one axis: zero-shot accuracy of both families on pictures as drawn, and with their pixels moved about."""
+    for place, (family, scores) in enumerate(results["scrambled"].items()):
+        for shift, (how, shares) in zip((-0.2, 0.2), scores.items()):
+            error = 100 * np.std(shares, ddof=1) if len(shares) > 1 else 0
+            ax.bar(place + shift, 100 * np.mean(shares), 0.38, yerr=error, color=COLOURS[family],
+                   alpha=1 if how == "as drawn" else 0.45)  # fmt: skip
+            ax.text(place + shift, -1, how.replace(" ", "\n"), ha="center", va="top", fontsize=9)
+    ax.set_xticks(range(2), [f"\n\n{family}" for family in COLOURS])
+    ax.tick_params(length=0)
+    ax.grid(axis="x", visible=False)
+    ax.set(title="pixels moved about", ylabel="zero-shot accuracy, %", ylim=(0, None))

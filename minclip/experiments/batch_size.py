@@ -40,7 +40,7 @@ MODEL = CLIPConfig(
 )  # fmt: skip
 DESCRIBED = Paint(coloured=0.5, colours_named=0.95, described=0.95)  # few captions in a large batch are alike
 BARE = Paint(coloured=0.5, colours_named=0, described=0)  # the same pictures, each called by its name alone
-PICTURES = {"quick": 16_384, "recorded": 65_536}  # seen in each training
+PICTURES = {"quick": 16_384, "recorded": 262_144}  # seen in each training
 CHUNK = 1024  # pairs embedded at a time
 START = 1 / 0.07  # the logit scale that CLIP begins with
 
@@ -210,7 +210,7 @@ def as_text(results: dict) -> str:
             rows.append((", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in about.items()), f"{steps:,.0f}",
                          percent(scores(results[varied], **about)), percent(scores(results[varied], "retrieval", **about)),
                          f"{first:.2f}", f"{last:.2f}", f"{math.log(candidates):.2f}", f"{scale:.1f}"))  # fmt: skip
-    return table(header, rows) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:

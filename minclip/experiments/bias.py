@@ -191,7 +191,7 @@ def as_text(results: dict) -> str:
         for strength, of_seeds in results["planted"].items()
     ]  # fmt: skip
     ink_header = (" and ".join(f"{s} in {c}" for s, c in PLANTED.items()), "own ink", "other's ink", "arrows by ink")
-    return table(header, rows) + "\n\n" + table(ink_header, ink) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + table(ink_header, ink) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:

@@ -181,7 +181,7 @@ def run(setting: Setting) -> dict:
     rare = [sum(b["errors"] for b in model["rarity"][:2]) for model in models]
     seldom = sum(b["pictures"] for b in models[0]["rarity"][:2])
     claims = [
-        claim("zero-shot ends where the data end", "MNIST 88.3% zero-shot, 92.5% by raw pixels, 99.2% probe",
+        claim("zero-shot ends where the data end", "MNIST 88.4% zero-shot, 92.5% by raw pixels, 99.2% probe",
               f"digits in print {at('zero-shot', 'print, as in training')}, handwritten {at('zero-shot', 'handwriting')}; "
               f"fitted to handwriting: pixels {at('pixels fitted to handwriting', 'handwriting')}, probe "
               f"{at('probe fitted to handwriting', 'handwriting')}"),
@@ -226,7 +226,7 @@ def as_text(results: dict) -> str:
                 "photographs": "Photographs are left out: --photographs was not given."}  # fmt: skip
     notes = [note for key, note in left_out.items() if key not in results]
     return "\n\n".join(
-        [table(("digits", *domains), rows), table(header, bins), *notes, claims_as_text(results["claims"]).lstrip()]
+        [table(("digits", *domains), rows), table(header, bins), *notes, claims_as_text(results["claims"])]
     )
 
 

@@ -202,7 +202,7 @@ def as_text(results: dict) -> str:
     ]  # fmt: skip
     about = f"{results['images_seen']:,} pictures in batches of N = {BATCH}; ln N = {math.log(BATCH):.2f}\n\n"
     look = "\n".join(f"  {name:<26} {what}" for name, what in results["look_at"].items())
-    return about + table(header, rows) + "\n\nwhat to look at\n" + look + "\n" + claims_as_text(results["claims"])
+    return about + table(header, rows) + "\n\nwhat to look at\n" + look + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:

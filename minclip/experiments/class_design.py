@@ -150,7 +150,7 @@ def as_text(results: dict) -> str:
     return "\n\n".join(
         [
             table(("letters called no letter", "before", 'with "greek letter"'), rows),
-            table(("small latin letters", "accuracy"), kinds) + "\n" + claims_as_text(results["claims"]),
+            table(("small latin letters", "accuracy"), kinds) + "\n\n" + claims_as_text(results["claims"]),
         ]
     )
 

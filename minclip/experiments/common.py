@@ -7,6 +7,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -99,9 +100,16 @@ def claim(text: str, paper: str, measured: str) -> dict[str, str]:
     return {"claim": text, "paper": paper, "measured": measured}
 
 
-def claims_as_text(claims: Sequence[dict[str, str]]) -> str:
-    """The rows one under the other, for the command line."""
-    return "\n".join(f"\n{row['claim']}\n  paper     {row['paper']}\n  measured  {row['measured']}" for row in claims)
+def claims_as_text(claims: Sequence[dict[str, str]], width: int = 88) -> str:
+    """The rows one under the other, for a screen of so many columns."""
+
+    def wrapped(start: str, text: str) -> str:
+        return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start))
+
+    return "\n\n".join(
+        "\n".join((row["claim"], wrapped("  paper     ", row["paper"]), wrapped("  measured  ", row["measured"])))
+        for row in claims
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

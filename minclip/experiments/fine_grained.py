@@ -152,7 +152,7 @@ def as_text(results: dict) -> str:
         for name, chance in results["chance"].items()
     ]
     first = table((f"likeness of {OTHERS} others", "zero-shot accuracy"), bins)
-    return f"{first}\n\n{table(('task', 'chance', 'zero-shot', 'probe'), tasks)}\n{claims_as_text(results['claims'])}"
+    return f"{first}\n\n{table(('task', 'chance', 'zero-shot', 'probe'), tasks)}\n\n{claims_as_text(results['claims'])}"
 
 
 def plot(results: dict) -> None:

@@ -281,7 +281,7 @@ def as_text(results: dict) -> str:
             rows.append((name, f"{lr:g}", f"{vocabulary:,}", f"{pictures:,}", f"{of[0]['flops'] / 1e12:.2f}",
                          percent([p["tasks"] for p in of]), percent([p["unseen names"] for p in of])))  # fmt: skip
     header = ("objective", "lr", "vocabulary", "pictures", "TFLOPs", f"{results['tasks']} tasks", "unseen names")
-    return table(header, rows) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:

@@ -232,7 +232,7 @@ def as_text(results: dict) -> str:
          *(f"{at['zero_shot'][name]:.1%}" for name in names))
         for at in moments_seen
     ]  # fmt: skip
-    return table(header, rows) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:

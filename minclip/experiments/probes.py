@@ -191,7 +191,7 @@ def as_text(results: dict) -> str:
     ]  # fmt: skip
     first = table(("task", "zero-shot", "probe", "shots it is worth"), rows)
     second = table(("benchmark and shifts", "zero-shot", "probe", ""), moved)
-    return f"{first}\n\n{second}\n{claims_as_text(results['claims'])}"
+    return f"{first}\n\n{second}\n\n{claims_as_text(results['claims'])}"
 
 
 def plot(results: dict) -> None:

@@ -133,7 +133,7 @@ def as_text(results: dict) -> str:
     """A line for each way of naming, then the claims."""
     rows = [(way, percent(shares), percent(results["wordy_means"][way])) for way, shares in results["means"].items()]
     header = ("classes named by", "mean accuracy", "trained on longer captions")
-    return table(header, rows) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:

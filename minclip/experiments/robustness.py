@@ -208,7 +208,7 @@ def as_text(results: dict) -> str:
         figures += [percent([m["shifted"][shift] for m in of_seeds]) for shift in SHIFTS]
         rows.append((f"{one['group']}: {one['about']}", *figures))
     header = ("", "benchmark", "typeface", "outlines", "handwriting", "hard (superv.)", "hard (CLIP)", "corruption")
-    return table(header, rows) + "\n" + claims_as_text(results["claims"])
+    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
 
 
 def plot(results: dict) -> None:
