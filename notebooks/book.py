@@ -1,13 +1,13 @@
-"""Makes book/ from the notebooks and the exercises: `make book`, then open book/index.html.
+"""Makes book/ (or the folder that is named) from the notebooks and the exercises: `make book`, then open book/index.html.
 
 Pages are files: no server, no script, no network. nbconvert's HTML exporter writes the cells;
 formulas become MathML here, which browsers draw by themselves, so that nothing is fetched from
 elsewhere. A cell's `alt` becomes its picture's alternative text.
 """
 
+import argparse
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import latex2mathml.converter
@@ -28,6 +28,8 @@ COLOURS = {
 def mathml(tex: str, display: str) -> str:
     """A formula in TeX -> a MathML element."""
     tex = re.sub(r"\\operatorname(\*?)", r"\\operatorname", tex.strip())
+    tex = tex.replace("{,}", "\\text{,}")  # in a number: no space behind it
+    tex = re.sub(r"(\\(?:log|ln|exp|max|min)) *(?=[a-zA-Z]|\\(?!left|big))", r"\1\\, ", tex)
     return latex2mathml.converter.convert(tex, display=display)
 
 
@@ -57,6 +59,7 @@ def cells_as_html(path: Path) -> tuple[str, str]:
     notebook = nbformat.read(path, as_version=4)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.register_filter("markdown2html", to_html)
+    exporter.register_preprocessor("nbconvert.preprocessors.CoalesceStreamsPreprocessor", enabled=True)
     body, _ = exporter.from_notebook_node(notebook)
     title = notebook.cells[0].source.split("\n")[0].removeprefix("# ")
     return title, re.sub(r'(href="[^":]*)\.ipynb"', r'\1.html"', body)
@@ -75,9 +78,14 @@ def write(path: Path, title: str, body: str, top: str, links: list[tuple[str, st
 
 
 def make_book(folder: Path, root: Path = ROOT) -> list[Path]:
-    """Write all pages below `folder`, which is emptied first; returns their paths, the index first."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write all pages below `folder`; returns their paths, the index first. An older book in it is taken away.
+
+    Raises SystemExit where the folder holds anything else.
+    """
     lessons, pages = sorted((root / "notebooks").glob("*.ipynb")), [folder / "index.html"]
+    if folder.exists() and any(folder.iterdir()) and not pages[0].exists():
+        raise SystemExit(f"{folder} is not empty, and no book is in it. Name another folder.")
+    shutil.rmtree(folder, ignore_errors=True)
     entries = []
     for place, path in enumerate(lessons):
         title, body = cells_as_html(path)
@@ -103,4 +111,6 @@ def make_book(folder: Path, root: Path = ROOT) -> list[Path]:
 
 
 if __name__ == "__main__":
-    print(make_book(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "book")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "book")
+    print(make_book(parser.parse_args().folder)[0])

@@ -24,7 +24,7 @@ async function measure(page, width) {
   frame.src = page;
   await new Promise(loaded => { frame.onload = loaded; document.body.append(frame); });
   const inside = frame.contentDocument, formulas = [...inside.querySelectorAll("math")];
-  const boxes = [...inside.querySelectorAll("body *")].filter(e => !e.closest(".scroll, pre, math, details"));
+  const boxes = [...inside.querySelectorAll("body *")].filter(e => !e.closest(".scroll, .output_png, pre, math, details"));
   found.push({page, width, scroll: inside.documentElement.scrollWidth,
               wide: boxes.filter(e => e.getBoundingClientRect().right > width + 1).map(e => e.outerHTML.slice(0, 120)),
               flat: formulas.filter(e => !e.closest("details") && e.getBoundingClientRect().height < 4).length});
@@ -38,11 +38,16 @@ async function measure(page, width) {
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> list[Path]:
+def book():
     pytest.importorskip("latex2mathml", reason="latex2mathml comes with the book extra")
     spec = importlib.util.spec_from_file_location("book", ROOT / "notebooks" / "book.py")
     book = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(book)
+    return book
+
+
+@pytest.fixture(scope="module")
+def pages(book, tmp_path_factory) -> list[Path]:
     return book.make_book(tmp_path_factory.mktemp("book"))
 
 
@@ -79,6 +84,20 @@ def test_every_lesson_and_exercise_has_a_page_and_the_index_leads_to_it(pages):
     addresses = Reader(pages[0]).addresses
     for lesson in ROOT.glob("notebooks/*.ipynb"):
         assert f"notebooks/{lesson.stem}.html" in addresses
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(book, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SystemExit, match="is not empty"):
+        book.make_book(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_numbers_and_functions_in_formulas_are_spaced_as_in_print(book):
+    words = re.sub(r"<[^>]*>", " ", book.mathml(r"\ln N = 32{,}768", "inline")).split()
+    assert words == ["ln", "N", "&#x0003D;", "32", ",", "768"]
+    assert "<mspace" in book.mathml(r"\log p", "inline") and "<mspace" not in book.mathml(r"\log(p)", "inline")
+    assert "<mtext>,</mtext>" in book.mathml("32{,}768", "inline")
 
 
 def test_pages_need_no_network_and_no_script_and_their_links_resolve(pages):
