@@ -288,7 +288,7 @@ class Progress:
     """Show which exercises pass their visible checks, by running your notebooks; edits nothing."""
 
     place: Annotated[Path, tyro.conf.Positional] = Path("exercises")
-    """The folder of exercises, or one of its notebooks, saved."""
+    """The folder of exercises, that of one assignment, or a notebook, saved."""
     json: Path | None = None
     """Write the results to this file, too."""
 

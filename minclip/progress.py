@@ -31,10 +31,13 @@ class Exercise:
 
 
 def find_notebooks(place: Path) -> list[Path]:
-    """The notebook, or those one folder down, in order. Raises MinclipError where there is none."""
-    notebooks = [place] if place.suffix == ".ipynb" and place.is_file() else sorted(place.glob("*/*.ipynb"))
+    """The notebook; or those in the folder, or one folder down, in order. Raises MinclipError where there is none."""
+    if place.suffix == ".ipynb" and place.is_file():
+        return [place]
+    found = sorted([*place.glob("*.ipynb"), *place.glob("*/*.ipynb")])
+    notebooks = [path for path in found if not path.parent.name.startswith(".")]  # JupyterLab's .ipynb_checkpoints
     if not notebooks:
-        raise MinclipError(f"No notebook in {str(place)!r}; name the folder exercises/, or one of its notebooks.")
+        raise MinclipError(f"No notebook in {str(place)!r}; name exercises/, a folder in it, or a notebook.")
     return notebooks
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minclip import cli
+from minclip import cli, progress
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "06_zero_shot"
@@ -61,6 +61,19 @@ def test_progress_tells_each_exercise_and_changes_nothing(half_done, tmp_path, c
     assert states["top_k_accuracy"][0] == "fails" and "top-1 accuracy is 0.25, not 0.0" in states["top_k_accuracy"][1]
     assert states["ensemble_classifier"] == ("fails", "NameError: name 'no_such_name' is not defined")
     assert path.read_bytes() == before and [p for p in half_done.rglob("*") if p.is_file()] == [path]
+
+
+def test_a_folder_of_one_assignment_will_do(half_done, capsys, monkeypatch):
+    kept = half_done / NAME / ".ipynb_checkpoints"
+    kept.mkdir()
+    shutil.copy(half_done / NAME / f"{NAME}.ipynb", kept / f"{NAME}-checkpoint.ipynb")
+    assert cli.main(["progress", str(half_done / NAME)]) == 0
+    of_the_folder = capsys.readouterr().out
+    assert of_the_folder.splitlines()[0] == "06 zero shot: 2 of 7" and of_the_folder.count("06 zero shot") == 1
+    path = half_done / NAME / f"{NAME}.ipynb"
+    assert progress.find_notebooks(half_done) == progress.find_notebooks(path) == [path]
+    monkeypatch.chdir(half_done / NAME)
+    assert progress.find_notebooks(Path(".")) == [Path(f"{NAME}.ipynb")]
 
 
 @pytest.mark.parametrize("content", [None, "not json", "{}", '{"cells": [1]}'])

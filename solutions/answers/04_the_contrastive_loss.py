@@ -131,6 +131,14 @@ def symmetric_loss__same_axis_twice(logits):
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T.T, labels)) / 2
 
 
+def symmetric_loss__overflows(logits):
+    """Exponentials as they stand. Belief: softmax is exp over sum of exp, also in floating point."""
+    if logits.shape[0] != logits.shape[1]:
+        raise ValueError("not square")
+    both = logits.exp().sum(0).log() + logits.exp().sum(1).log()
+    return (both / 2 - logits.diagonal()).mean()
+
+
 def symmetric_loss__of_any_shape(logits):
     """Takes the diagonal of a matrix that is not square. Belief: callers always pair things up."""
     diagonal = logits.diagonal()
@@ -371,6 +379,24 @@ def cached_backward__right_normalised_in_the_encoders(image_encoder, text_encode
     return loss.detach()
 
 
+def cached_backward__right_with_each_graph_dropped(image_encoder, text_encoder, log_scale, images, texts, chunk):
+    def features(encoder, inputs):
+        parts = []
+        for start in range(0, len(inputs), chunk):
+            part = encoder(inputs[start : start + chunk])
+            parts.append(part.detach())
+        return torch.cat(parts).requires_grad_()
+
+    sides = [features(image_encoder, images), features(text_encoder, texts)]
+    loss = _loss(*sides, log_scale)
+    loss.backward()
+    for start in range(0, len(images), chunk):
+        part = slice(start, start + chunk)
+        outputs = image_encoder(images[part]), text_encoder(texts[part])
+        torch.autograd.backward(outputs, [side.grad[part] for side in sides])
+    return loss.detach()
+
+
 def _loss(u, v, log_scale):
     return minclip.contrastive_loss(F.normalize(u, dim=-1), F.normalize(v, dim=-1), log_scale.exp())
 
@@ -386,6 +412,30 @@ def cached_backward__of_the_whole_batch(image_encoder, text_encoder, log_scale, 
     """One graph for all. Belief: gradients are right, so the task is done."""
     loss = _loss(image_encoder(images), text_encoder(texts), log_scale)
     loss.backward()
+    return loss.detach()
+
+
+def cached_backward__all_graphs_kept(image_encoder, text_encoder, log_scale, images, texts, chunk):
+    """Encodes chunk by chunk, and keeps every graph. Belief: small calls need little memory."""
+    u = torch.cat([image_encoder(rows) for rows in images.split(chunk)])
+    v = torch.cat([text_encoder(rows) for rows in texts.split(chunk)])
+    loss = _loss(u, v, log_scale)
+    loss.backward()
+    return loss.detach()
+
+
+def cached_backward__graphs_kept_for_later(image_encoder, text_encoder, log_scale, images, texts, chunk):
+    """Keeps the chunks' graphs until the gradient of the features is known. Belief: encoding twice is a waste."""
+    parts = [
+        [encoder(rows) for rows in inputs.split(chunk)]
+        for encoder, inputs in ((image_encoder, images), (text_encoder, texts))
+    ]
+    sides = [torch.cat(side).detach().requires_grad_() for side in parts]
+    loss = _loss(*sides, log_scale)
+    loss.backward()
+    for side, own in zip(sides, parts):
+        for features, gradient in zip(own, side.grad.split(chunk)):
+            features.backward(gradient)
     return loss.detach()
 
 
@@ -527,6 +577,11 @@ def lowest_loss__overflows(n, scale):
         return 0.0
     match = math.exp(scale)
     return -math.log(match / (match + (n - 1) * math.exp(-scale / (n - 1))))
+
+
+def lowest_loss__one_pair_forgotten(n, scale):
+    """Divides by N - 1, also where that is 0. Belief: there is always somebody else."""
+    return math.log1p((n - 1) * math.exp(-scale * n / (n - 1)))
 
 
 # 10. The loss of several processes

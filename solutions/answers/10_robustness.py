@@ -184,6 +184,16 @@ def gap_closed__zero_where_nothing_falls(home, shifted, expected):
     return np.nan_to_num(_share(shifted - expected, home - expected))
 
 
+def gap_closed__with_a_warning(home, shifted, expected):
+    """The right shares, by way of a division by 0. Belief: what is overwritten afterwards does no harm."""
+    return np.where(home == expected, np.nan, 1 - (home - shifted) / (home - expected))
+
+
+def gap_closed__nan_where_a_gain_is_expected(home, shifted, expected):
+    """NaN also where the line lies above the model's benchmark accuracy. Belief: without a fall there is no gap."""
+    return _share(shifted - expected, np.where(home > expected, home - expected, 0.0))
+
+
 def gap_closed__without_signs(home, shifted, expected):
     """Absolute differences. Belief: a gap is a distance."""
     return 1 - _share(np.abs(home - shifted), np.abs(home - expected))
