@@ -131,6 +131,27 @@ def label_columns(ax: Axes, names: Sequence[str] | None, count: int) -> None:
     ax.tick_params(length=0)
 
 
+class Thumbnail(OffsetImage):
+    """A picture beside a row of a matrix: 24 points high, or as high as the row, so that none covers its neighbour.
+
+    Smoothed when it is drawn in fewer pixels than it has: "nearest" would leave out rows, and thin strokes with them.
+    """
+
+    def __init__(self, picture: np.ndarray, matrix: Axes):
+        super().__init__(picture, cmap="gray", norm=plt.Normalize(0, 1), resample=True)
+        self.matrix = matrix
+
+    def get_zoom(self) -> float:
+        to_pixels = self.matrix.transData.transform
+        row = abs(to_pixels((0, 1))[1] - to_pixels((0, 0))[1]) * 72 / self.matrix.figure.dpi  # in points
+        return min(24, 0.95 * row) / len(self.get_data())
+
+    def draw(self, renderer) -> None:
+        shrinks = self.get_zoom() * renderer.points_to_pixels(1) < 1
+        self.image.set_interpolation("hanning" if shrinks else "nearest")
+        super().draw(renderer)
+
+
 def label_rows(ax: Axes, rows: Sequence | None, count: int) -> None:
     """Names, or small pictures, along the left."""
     if rows is None:
@@ -140,15 +161,8 @@ def label_rows(ax: Axes, rows: Sequence | None, count: int) -> None:
     else:
         ax.set_yticks(range(count), [" " * 7] * count)  # room for the pictures
         for i, image in enumerate(rows):
-            picture = as_picture(image)
-            zoom = 24 / picture.shape[0]
-            shrinks = zoom * ax.figure.dpi / 72 < 1  # then "nearest" would leave out rows, and thin strokes with them
-            thumbnail = OffsetImage(
-                picture, zoom=zoom, cmap="gray", norm=plt.Normalize(0, 1),
-                interpolation="antialiased" if shrinks else "nearest",
-            )  # fmt: skip
             place = AnnotationBbox(
-                thumbnail, (0, i), xybox=(-18, 0), xycoords=("axes fraction", "data"), boxcoords="offset points",
+                Thumbnail(as_picture(image), ax), (0, i), xybox=(-18, 0), xycoords=("axes fraction", "data"), boxcoords="offset points",
                 frameon=False, annotation_clip=False,
             )  # fmt: skip
             ax.add_artist(place)

@@ -233,5 +233,5 @@ def plot(results: dict) -> None:
     for ax in axes[-1]:
         ax.set_xlabel("pictures seen, thousands", fontsize=9)
     figure.suptitle(
-        f"Ten broken CLIPs (red), a line a seed, over the right one (grey); dotted: ln {results['batch_size']}, guessing"
+        f"Ten broken CLIPs (orange), a line a seed, over the right one (grey); dotted: ln {results['batch_size']}, guessing"
     )
