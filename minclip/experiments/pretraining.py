@@ -251,7 +251,10 @@ def plot(results: dict) -> None:
             line = [100 * at["zero_shot"][name] for at in result["moments"]]
             zero_shot.semilogx(seen, line, color=colour, marker="o", label=name if result["seed"] == 0 else None)
     loss.axhline(math.log(batch), color=GREY, linestyle="--", linewidth=1.2)
-    loss.text(seen[-1], math.log(batch), f"ln {batch:,}: guessing", color=GREY, ha="right", va="bottom")
+    about = f"ln {batch:,}: guessing"
+    loss.annotate(
+        about, (seen[-1], math.log(batch)), (0, -5), textcoords="offset points", color=GREY, ha="right", va="top"
+    )
     loss.set(ylabel="contrastive loss, nats", ylim=(0, None), title="The loss")
     scale.set(ylabel="logit scale (1 / temperature)", ylim=(0, None), title="The temperature")
     task.set(ylabel="R@1, %", ylim=(0, None), title=f"The training task: one caption out of {int(counts[-1]):,}")
