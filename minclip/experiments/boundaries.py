@@ -231,7 +231,7 @@ def as_text(results: dict) -> str:
 
 
 def plot(results: dict) -> None:
-    """Accuracy on digits from near to far, on names by how common their rarest word is, and on other kinds."""
+    """Accuracy on four kinds of digits, on names by how common their rarest word is, and on other kinds."""
     others = "emoji_classes" in results or "photographs" in results
     _, (left, right, *last) = plt.subplots(
         1, 2 + others, figsize=(12.5 + 4 * others, 4.3), width_ratios=(1.25, 1, 0.8)[: 2 + others]
@@ -247,7 +247,7 @@ def plot(results: dict) -> None:
         left.errorbar(places, values.mean(axis=0), yerr=error, color=colours[way.split()[0]], marker=marker,
                       markersize=12 if marker == "*" else 6, linestyle=line, label=way)  # fmt: skip
     left.set_xticks(range(len(domains)), [d.replace(" ", "\n", 1) for d in domains])
-    left.set(ylabel="accuracy on digits, %", ylim=(0, 103), title="Further and further from the training pictures")
+    left.set(ylabel="accuracy on digits, %", ylim=(0, 103), title="Digits unlike those of the training")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     values = 100 * np.array([[b["accuracy"] for b in m["rarity"]] for m in models])
     error = values.std(axis=0, ddof=1) if len(values) > 1 else None
@@ -258,17 +258,23 @@ def plot(results: dict) -> None:
               ylim=(0, 100), title="Rarer words, more errors")  # fmt: skip
     right.grid(axis="x", visible=False)
     if others:
-        bars = []  # what is classified and how, the accuracies, chance, the colour
-        if "photographs" in results:
-            ways = [(way, [m["photographs"][way] for m in models]) for way in ("pixels", "probe", "zero-shot")]
-            chance = results["photographs"]["chance"]
-            bars += [(f"photographs\n{way}", shares, chance, colours[way]) for way, shares in ways]
-        if "emoji_classes" in results:
-            bars.append(("emoji\nzero-shot", [m["emoji"] for m in models], 1 / results["emoji_classes"], BLUE))
-        for place, (_, shares, chance, colour) in enumerate(bars):
-            error = 100 * np.std(shares, ddof=1) if len(shares) > 1 else None
-            last[0].barh(place, 100 * np.mean(shares), xerr=error, color=colour, height=0.6)
-            last[0].plot([100 * chance] * 2, [place - 0.38, place + 0.38], color="black", linewidth=1.5)
-        last[0].set_yticks(range(len(bars)), [name for name, *_ in bars])
-        last[0].set(xlabel="accuracy, % (black line: chance)", xlim=(0, 103), title="Pictures of another kind")
-        last[0].grid(axis="y", visible=False)
+        plot_other_kinds(results, last[0], colours)
+
+
+def plot_other_kinds(results: dict, ax, colours: dict[str, str]) -> None:
+    """Into one axis: accuracy on photographs by each way of classifying, and on emoji, beside chance."""
+    models, bars = results["models"], []  # what is classified and how, the accuracies, chance, the colour
+    if "photographs" in results:
+        ways = [(way, [m["photographs"][way] for m in models]) for way in ("pixels", "probe", "zero-shot")]
+        chance = results["photographs"]["chance"]
+        bars += [(f"photographs\n{way}", shares, chance, colours[way]) for way, shares in ways]
+    if "emoji_classes" in results:
+        shares = [m["emoji"] for m in models]
+        bars.append(("emoji\nzero-shot", shares, 1 / results["emoji_classes"], colours["zero-shot"]))
+    for place, (_, shares, chance, colour) in enumerate(bars):
+        error = 100 * np.std(shares, ddof=1) if len(shares) > 1 else None
+        ax.barh(place, 100 * np.mean(shares), xerr=error, color=colour, height=0.6)
+        ax.plot([100 * chance] * 2, [place - 0.38, place + 0.38], color="black", linewidth=1.5)
+    ax.set_yticks(range(len(bars)), [name for name, *_ in bars])
+    ax.set(xlabel="accuracy, % (black line: chance)", xlim=(0, 103), title="Pictures of another kind")
+    ax.grid(axis="y", visible=False)
