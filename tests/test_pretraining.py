@@ -23,6 +23,8 @@ def pairs():
 def test_moments_spread_out_and_end_with_the_run():
     assert pretraining.moments(400) == [10, 17, 29, 49, 83, 140, 237, 400]
     assert pretraining.moments(3) == [3]
+    kept = [record["step"] for record in pretraining.thinned([{"step": n} for n in range(1, 403)])]
+    assert kept[:100] == list(range(1, 101)) and {140, 238, 402} <= set(kept) and len(kept) == 100 + 30 + 2
 
 
 def test_candidates_differ_and_keep_their_pictures(pairs):

@@ -20,7 +20,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from einops import rearrange
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from ..clip import CLIP
@@ -84,16 +83,14 @@ def recipe(family: str, size: str, pictures: int, lr: float) -> Preset:
 def training_flops(model: CLIP, tokens: torch.Tensor) -> dict[str, float]:
     """Floating-point operations a pair costs in training, forward and backward: {"image": ..., "text": ...}.
 
-    tokens: (B, L), captions as a batch has them. Attention runs as plain matrix products while it is counted:
-    the counter does not know the CPU's fused kernel, and would leave it out.
+    tokens: (B, L), captions as a batch has them
     """
     side, counts = model.config.image_resolution, {}
-    with sdpa_kernel(SDPBackend.MATH):
-        for part, encode, batch in (
-            ("image", model.visual, torch.zeros(len(tokens), 3, side, side)),
-            ("text", model.read, tokens),
-        ):
-            counts[part] = flops(lambda encode=encode, batch=batch: encode(batch).sum().backward()) / len(tokens)
+    for part, encode, batch in (
+        ("image", model.visual, torch.zeros(len(tokens), 3, side, side)),
+        ("text", model.read, tokens),
+    ):
+        counts[part] = flops(lambda encode=encode, batch=batch: encode(batch).sum().backward()) / len(tokens)
     model.zero_grad()
     return counts
 
