@@ -210,22 +210,21 @@ def fit(
 
 class Encoder(torch.nn.Module):
     """Pictures as they come -> features, in the run's precision: all that a step computes before the
-    loss, as one module for torch.compile and DistributedDataParallel to wrap."""
+    loss, compiled if asked, as one module for DistributedDataParallel to wrap."""
 
-    def __init__(self, model: CLIP, precision: str):
+    def __init__(self, model: CLIP, config: TrainConfig):
         super().__init__()
-        self.model, self.precision = model, precision
+        self.model, self.precision = torch.compile(model) if config.compile else model, config.precision
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        torch._dynamo.maybe_mark_dynamic(tokens, 1)  # a batch's longest caption sets it: compile once for all lengths
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.model(normalize(images), tokens)
 
 
 def prepare(model: CLIP, config: TrainConfig) -> torch.nn.Module:
-    """What `train_step` calls: the model with its precision, compiled if asked, one of several if we are."""
-    forward = Encoder(model, config.precision)
-    if config.compile:
-        forward.compile()
+    """What `train_step` calls: the model as the run wants it, one of several if we are."""
+    forward = Encoder(model, config)
     return DistributedDataParallel(forward) if distributed.world_size() > 1 else forward
 
 

@@ -92,6 +92,24 @@ def test_half_precision_is_close_and_leaves_the_weights_and_the_loss_in_float32(
     assert losses[1].item() == pytest.approx(losses[0].item(), abs=0.1) and losses[1] != losses[0]
 
 
+def test_captions_of_all_lengths_are_compiled_once_and_to_the_same_gradients(monkeypatch):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter, compile_with = CompileCounterWithBackend("aot_eager"), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_with(model, backend=counter, fullgraph=True))
+    torch._dynamo.reset()
+    model, (images, tokens) = make(), batch()
+    for length in (8, 10, 9):
+        found = []
+        for compiled in (True, False):
+            model.zero_grad()
+            loss = contrastive_loss(*prepare(model, TrainConfig(compile=compiled))(images, tokens[:, :length]))
+            loss.backward()
+            found.append({name: p.grad.clone() for name, p in model.named_parameters()} | {"loss": loss.detach()})
+        assert_same(*found)
+    assert counter.frame_count == 1
+
+
 def test_a_step_asks_the_device_for_nothing(monkeypatch):
     """Between log lines no number travels back, for which a GPU would have to finish first."""
     from minclip.train import train_step
