@@ -253,6 +253,8 @@ class Bench:
     """For throughput, the models to run, by how their names begin (ViT-B/32, ViT-B/16, RN50, glyphs); all if not given."""
     rounds: int = 7
     """How often the rivals take turns."""
+    compiled: bool | None = None
+    """For throughput, measure compiled models, too; if not given, on a GPU alone, as it takes minutes on a CPU."""
     device: str | None = None
     """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
     picture: Path | None = None
@@ -270,9 +272,11 @@ class Bench:
         import growth
         import throughput
 
+        sys.stdout.reconfigure(line_buffering=True)  # what was measured is seen, even if the rest is not waited for
         device, report = find_device(self.device), {}
         if "throughput" in self.what:
-            report["throughput"] = throughput.bench(device, self.rounds, self.models)
+            compiled = device.type == "cuda" if self.compiled is None else self.compiled
+            report["throughput"] = throughput.bench(device, self.rounds, self.models, compiled)
         if "large-batch" in self.what:
             size, chunk = (32_768, 1024) if device.type == "cuda" else (1024, 256)
             report["large-batch"] = throughput.bench_large_batch(device, size, chunk)

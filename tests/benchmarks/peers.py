@@ -103,18 +103,29 @@ def relative(got: torch.Tensor, expected: torch.Tensor, floor: float = 1e-12) ->
     return ((got - expected).norm() / expected.norm().clamp_min(floor)).item()
 
 
-def accumulate(rival: Rival, images: torch.Tensor, tokens: torch.Tensor, k: int) -> torch.Tensor:
+def autocast(model: torch.nn.Module, precision: str) -> Callable:
+    """The model's forward pass in the precision; what comes after, the loss and the backward pass, is outside of it."""
+
+    def forward(images: torch.Tensor, tokens: torch.Tensor):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            return model(images, tokens)
+
+    return forward
+
+
+def accumulate(rival: Rival, images: torch.Tensor, tokens: torch.Tensor, k: int, precision: str) -> torch.Tensor:
     """open_clip's --accum-freq k, as its training loop does it: cache all features, then for each of the
     k parts put fresh ones among the cached and go backward through the loss of the whole batch."""
     from open_clip import ClipLoss
 
-    loss_of, parts = ClipLoss(), list(zip(images.chunk(k), tokens.chunk(k)))
+    forward, loss_of, parts = autocast(rival.model, precision), ClipLoss(), list(zip(images.chunk(k), tokens.chunk(k)))
     with torch.no_grad():
-        cached = [rival.model(*part)[:2] for part in parts]
+        cached = [forward(*part)[:2] for part in parts]
     for place, part in enumerate(parts):
-        image, text, scale = rival.model(*part)
+        image, text, scale = forward(*part)
         image_features, text_features = ([*side] for side in zip(*cached))
         image_features[place], text_features[place] = image, text
-        loss = loss_of(torch.cat(image_features), torch.cat(text_features), scale)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = loss_of(torch.cat(image_features), torch.cat(text_features), scale)
         loss.backward()
     return loss.detach()

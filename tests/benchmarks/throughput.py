@@ -6,14 +6,15 @@ First it proves that loss and gradients agree. Then the rivals take turns, so th
 machine does falls on all of them alike, and medians with quartiles are printed: captions at the
 model's full context length, and at the lengths they have, apart. On a GPU, ViT-B/32, ViT-B/16 and RN50
 at 224 px and the painted glyphs of the `gpu` preset, eager and compiled, the batch swept until memory
-ends. On a CPU, the same shapes at a fraction of the width and depth, and eager alone.
+ends. On a CPU, the same shapes at a fraction of the width and depth; eager alone, as compiling takes minutes
+there, unless asked with `--compiled`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from peers import Rival, accumulate, disagreement, relative, rivals
+from peers import Rival, accumulate, autocast, disagreement, relative, rivals
 
 from minclip import CLIP, CLIPConfig
 from minclip.measure import flops, matmul_peak, peak_memory, provenance, seconds, spread
@@ -58,43 +59,48 @@ class Result:
     minclip_is_faster_by: tuple[float, float, float] | None = None  # ratio of paired rounds: median, quartiles
 
 
-def bench(device: torch.device, rounds: int = 7, models: Sequence[str] = ()) -> dict:
+def bench(device: torch.device, rounds: int = 7, models: Sequence[str] = (), compiled: bool = False) -> dict:
     """Everything this page promises, printed as it is measured; returns it, too."""
     gpu = device.type == "cuda"
     dtype = torch.bfloat16 if gpu else torch.float32
     facts = provenance(device) | {"matrix product, TFLOP/s": matmul_peak(device, dtype) / 1e12, "precision": str(dtype)}
     print(*(f"{key}: {value}" for key, value in facts.items()), sep="\n")
     if not gpu:
-        print("No GPU here: small models, small batches, eager only. These are not the figures of full pretraining.")
+        print("No GPU here: small models and small batches. These are not the figures of full pretraining.")
     report: dict = {"machine": facts, "models": {}}
     for name, config in (FULL if gpu else SMALL).items():
         if models and not any(name.startswith(model) for model in models):
             continue
-        report["models"][name] = bench_model(name, config, device, dtype, facts, rounds)
+        report["models"][name] = bench_model(name, config, device, dtype, facts, rounds, compiled)
     return report
 
 
-def bench_model(name: str, config: CLIPConfig, device, dtype, facts: dict, rounds: int) -> dict:
+def bench_model(name: str, config: CLIPConfig, device, dtype, facts: dict, rounds: int, compiled: bool) -> dict:
     torch.manual_seed(0)
     model = CLIP(config).to(device).train()
     for parameter_name, parameter in model.named_parameters():
         if "bn3" in parameter_name:  # starts at zero, and would prove nothing of the blocks behind it
             torch.nn.init.normal_(parameter, std=0.2)
     report: dict = {}
-    for compiled in (False, True) if device.type == "cuda" else (False,):
-        found, skipped = rivals(model, compiled)
-        print(f"\n{name}, {'compiled' if compiled else 'eager'}")
-        for rival, reason in skipped.items():
-            print(f"  {rival} is left out: {reason}.")
-        if not compiled:
+    for way in ("eager", "compiled") if compiled else ("eager",):
+        torch._dynamo.reset()
+        found, skipped = rivals(model, compiled=way == "compiled")
+        print(f"\n{name}, {way}")
+        if way == "eager":
+            for rival, reason in skipped.items():
+                print(f"  {rival} is left out: {reason}.")
             agree(found, config, device)
-        batches = [CPU_BATCH[name.split(",")[0]]] if device.type == "cpu" else sweep(found, config, device, dtype)
+            eights = {real: batch(config, 8, device, real) for real in (False, True)}
+            work = {real: flops(stepper(found[0], *eight, dtype)) / 8 for real, eight in eights.items()}
+            if device.type == "cpu":
+                sizes = {rival.name: CPU_BATCH[name.split(",")[0]] for rival in found}
+            else:
+                sizes = best_batches(found, config, device, dtype)
         for real in (False, True):
-            results = race(found, config, device, dtype, batches, real, facts, rounds)
-            kind = (
-                f"{'compiled' if compiled else 'eager'}, captions at {'their real lengths' if real else 'full length'}"
-            )
-            report[kind] = [vars(result) for result in results]
+            kind = f"captions at {'their real lengths' if real else 'full length'}"
+            print(f"  {kind}: {int((eights[real][1] != 0).sum(1).max())} tokens the longest")
+            results = race(found, config, device, dtype, sizes, real, work[real], facts, rounds)
+            report[f"{way}, {kind}"] = [vars(result) for result in results]
     return report
 
 
@@ -114,9 +120,9 @@ def batch(config: CLIPConfig, size: int, device: torch.device, real: bool = Fals
 
     Real lengths are those of MS-COCO's captions: 8 to 20 tokens, 13 in the middle, brackets included.
     """
-    generator = torch.Generator().manual_seed(size)
+    generator, on_device = torch.Generator().manual_seed(size), torch.Generator(device).manual_seed(size)
     side, length, end = config.image_resolution, config.context_length, config.vocab_size - 1
-    images = torch.randn(size, 3, side, side, generator=generator)
+    images = torch.randn(size, 3, side, side, generator=on_device, device=device)
     tokens = torch.randint(end, (size, length), generator=generator)
     lengths = torch.full((size,), length)
     if real:
@@ -124,7 +130,7 @@ def batch(config: CLIPConfig, size: int, device: torch.device, real: bool = Fals
     place = torch.arange(length)
     tokens[place == lengths[:, None] - 1] = end
     tokens[place >= lengths[:, None]] = 0
-    return images.to(device), tokens.to(device)
+    return images, tokens.to(device)
 
 
 def stepper(rival: Rival, images, tokens, dtype: torch.dtype):
@@ -144,33 +150,22 @@ def stepper(rival: Rival, images, tokens, dtype: torch.dtype):
     return step
 
 
-def race(found: list[Rival], config, device, dtype, batches: list[int], real: bool, facts: dict, rounds: int):
-    """Each rival at the batch that suits it best, in turns; prints and returns a Result for each."""
-    results, times = [], {}
-    steps = {}
-    for rival in found:
-        best = (
-            max(batches, key=lambda size: quick_rate(rival, config, size, device, dtype, real))
-            if len(batches) > 1
-            else batches[0]
-        )
-        steps[rival.name] = (best, stepper(rival, *batch(config, best, device, real), dtype))
-    memory = {name: peak_memory(step, device) for name, (_, step) in steps.items()}  # warms up, too
+def race(found: list[Rival], config, device, dtype, sizes: dict, real: bool, work: float, facts: dict, rounds: int):
+    """Each rival at its batch, in turns; prints and returns a Result for each. work: FLOPs that a pair needs"""
+    steps = {r.name: stepper(r, *batch(config, sizes[r.name], device, real), dtype) for r in found}
+    memory = {name: peak_memory(step, device) for name, step in steps.items()}  # compiles and warms up, too
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
-        for name, (size, step) in steps.items():
-            times.setdefault(name, []).append(size / seconds(step, device))
-    images, tokens = batch(config, 8, device, real)
-    work = flops(stepper(found[0], images, tokens, dtype)) / 8 if found[0].name == "minclip" else float("nan")
-    print(
-        f"  captions at {'their real lengths' if real else 'full length'}: {int((tokens != 0).sum(1).max())} tokens the longest"
-    )
+        for name, step in steps.items():
+            times[name].append(sizes[name] / seconds(step, device))
+    results = []
     for name, rates in times.items():
         median, low, high = spread(rates)
         utilisation = median * work / (facts["matrix product, TFLOP/s"] * 1e12)
         ratio = None if name == "minclip" else spread([a / b for a, b in zip(times["minclip"], rates)])
-        results.append(Result(name, steps[name][0], median, (low, high), memory[name], utilisation, ratio))
+        results.append(Result(name, sizes[name], median, (low, high), memory[name], utilisation, ratio))
         print(
-            f"    {name:<13}{median:9.1f} pictures/s ({low:.1f} to {high:.1f}), batch {steps[name][0]}, "
+            f"    {name:<13}{median:9.1f} pictures/s ({low:.1f} to {high:.1f}), batch {sizes[name]}, "
             + (f"{memory[name]:.2f} GiB, " if memory[name] is not None else "")
             + f"{utilisation:.0%} of the matrix-product peak"
             + (f"; minclip is {ratio[0]:.2f}x as fast ({ratio[1]:.2f} to {ratio[2]:.2f})" if ratio else "")
@@ -178,25 +173,26 @@ def race(found: list[Rival], config, device, dtype, batches: list[int], real: bo
     return results
 
 
-def sweep(found: list[Rival], config, device, dtype) -> list[int]:
-    """Batches doubled from 64 until a rival runs out of memory."""
-    sizes, size = [], 64
-    while True:
+def best_batches(found: list[Rival], config, device, dtype) -> dict[str, int]:
+    """{rival: the batch at which it is fastest}, batches doubled from 64 until its memory ends. Found eagerly, as
+    each would have to be compiled anew."""
+    waiting = [stepper(rival, *batch(config, 64, device), dtype) for rival in found]
+    for step in waiting:  # in the race the optimisers of all lie in memory, so here, too
+        step()
+    best = {}
+    for rival in found:
+        rates, size = {}, 64
         try:
-            for rival in found:
-                stepper(rival, *batch(config, size, device), dtype)()
+            while True:
+                step = stepper(rival, *batch(config, size, device), dtype)
+                step()
+                rates[size] = size / min(seconds(step, device) for _ in range(2))
+                size *= 2
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            print(f"  memory ends before batch {size}")
-            return sizes
-        sizes.append(size)
-        size *= 2
-
-
-def quick_rate(rival: Rival, config, size: int, device, dtype, real: bool) -> float:
-    step = stepper(rival, *batch(config, size, device, real), dtype)
-    step()
-    return size / min(seconds(step, device) for _ in range(2))
+        best[rival.name] = max(rates, key=rates.get)
+        print(f"  {rival.name}: memory ends before batch {size}, {best[rival.name]} is fastest")
+    return best
 
 
 def bench_large_batch(device: torch.device, size: int, chunk: int) -> dict:
@@ -205,23 +201,25 @@ def bench_large_batch(device: torch.device, size: int, chunk: int) -> dict:
     there are parts."""
     gpu = device.type == "cuda"
     config, k = (FULL["ViT-B/32"] if gpu else PRESETS["cpu-vit"].model), size // chunk
+    precision = "bfloat16" if gpu else "float32"
     torch.manual_seed(0)
     found, skipped = rivals(CLIP(config).to(device).train(), compiled=False)
     images, tokens = batch(config, size, device, real=True)
     trimmed = tokens[:, : int((tokens != 0).sum(dim=1).max())]
     ours, theirs = found[0], next((rival for rival in found if rival.name == "open_clip"), None)
-    ways = {"minclip, gradient caching": (ours, lambda: backward_in_chunks(ours.model, images, trimmed, chunk))}
+    encoder = autocast(ours.model, precision)
+    ways = {"minclip, gradient caching": (ours, lambda: backward_in_chunks(encoder, images, trimmed, chunk))}
     if theirs is None:
         print(f"  open_clip is left out: {skipped['open_clip']}.")
     else:
-        ways["open_clip, --accum-freq"] = (theirs, lambda: accumulate(theirs, images, tokens, k))
-    print(f"\n{size:,} candidates in {k} parts of {chunk}")
-    report: dict = {"size": size, "chunk": chunk}
+        ways["open_clip, --accum-freq"] = (theirs, lambda: accumulate(theirs, images, tokens, k, precision))
+    print(f"\n{size:,} candidates in {k} parts of {chunk}, {precision}")
+    report: dict = {"size": size, "chunk": chunk, "precision": precision}
     for name, (rival, step) in ways.items():
-        rival.model.zero_grad()
         memory = peak_memory(step, device)
+        rival.model.zero_grad()
+        took = seconds(step, device)  # warm by now
         scale, patches = rival.model.logit_scale.grad.clone(), rival.model.visual.conv1.weight.grad.clone()
-        took = seconds(step, device)
         report[name] = {"seconds": took, "pictures_per_second": size / took, "memory_gib": memory}
         told = "" if memory is None else f", {memory:.2f} GiB"
         print(f"    {name:<27}{took:8.2f} s, {size / took:9.1f} pictures/s{told}")
