@@ -38,10 +38,11 @@ def rivals(model: CLIP, compiled: bool) -> tuple[list[Rival], dict[str, str]]:
             continue
         try:
             found.append(make(copy.deepcopy(model), compiled))
-        except ModuleNotFoundError:
-            skipped[name] = "it is not installed"
         except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
-            skipped[name] = f"it cannot be imported ({str(error).splitlines()[0]})"
+            missing = getattr(error, "name", None) == name
+            skipped[name] = (
+                "it is not installed" if missing else f"it cannot be imported ({str(error).splitlines()[0]})"
+            )
     return found, skipped
 
 
