@@ -12,6 +12,7 @@ from minclip.data.glyphs import load_atlas
 from minclip.data.painting import GlyphPairs, Paint
 from minclip.experiments import common, pretraining
 from minclip.presets import find_preset
+from minclip.train import TrainConfig
 from minclip.zeroshot import retrieval
 
 
@@ -20,10 +21,19 @@ def pairs():
     return GlyphPairs(load_atlas().training(), find_preset("gpu").paint)
 
 
-def test_moments_spread_out_and_end_with_the_run():
-    assert pretraining.moments(400) == [10, 17, 29, 49, 83, 140, 237, 400]
-    assert pretraining.moments(3) == [3]
-    kept = [record["step"] for record in pretraining.thinned([{"step": n} for n in range(1, 403)])]
+def run_of(steps: int, log_every: int = 1) -> TrainConfig:
+    return TrainConfig(images_seen=8 * steps, batch_size=8, log_every=log_every)
+
+
+def test_moments_spread_out_are_logged_and_end_with_the_run():
+    assert pretraining.moments(run_of(400)) == [10, 17, 29, 49, 83, 140, 237, 400]
+    assert pretraining.moments(run_of(3)) == [3]
+    assert pretraining.moments(run_of(403, log_every=10)) == [10, 20, 30, 50, 90, 150, 240, 403]
+
+
+def test_of_a_long_run_the_beginning_and_the_moments_are_recorded():
+    records = [{"step": n} for n in range(1, 403)]
+    kept = [record["step"] for record in pretraining.thinned(records, run_of(402))]
     assert kept[:100] == list(range(1, 101)) and {140, 238, 402} <= set(kept) and len(kept) == 100 + 30 + 2
 
 

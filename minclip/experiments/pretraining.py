@@ -35,7 +35,7 @@ from ..plots import BLUE, GREEN, GREY, PALETTE, VERMILION
 from ..presets import Preset, find_preset, new_model
 from ..pretrained import load, save
 from ..tokenizer import CLIPTokenizer
-from ..train import fit, make_optimizer, prepare, train_step
+from ..train import TrainConfig, fit, make_optimizer, prepare, train_step
 from ..zeroshot import encode_images, encode_texts, retrieval
 from .common import Setting, claim, claims_as_text, percent, run_folder, spread, table
 
@@ -48,16 +48,18 @@ def recipe(setting: Setting) -> Preset:
     """The preset `gpu` on a GPU; elsewhere its paint on the demo's model. Quick is the same, shorter."""
     quick, gpu = setting.scale == "quick", find_preset("gpu")
     if setting.device.type == "cuda":
-        steps = 40 if quick else gpu.train.steps
-        return replace(gpu, train=replace(gpu.train, images_seen=steps * gpu.train.batch_size, log_every=1))
+        steps, log_every = (40, 1) if quick else (gpu.train.steps, 10)  # the GPU waits where a loss is logged
+        train = replace(gpu.train, images_seen=steps * gpu.train.batch_size, log_every=log_every)
+        return replace(gpu, train=train)
     cpu, batch, steps = find_preset("cpu"), 256 if quick else 1024, 60 if quick else 4096
     train = replace(cpu.train, images_seen=steps * batch, batch_size=batch, lr=4e-3, log_every=1, checkpoint_every=20)
     return replace(cpu, train=train, paint=gpu.paint)
 
 
-def moments(steps: int, count: int = 8) -> list[int]:
-    """Steps at which to look, about evenly spaced on a logarithmic scale, the last one among them."""
-    return sorted({math.ceil(step) for step in np.geomspace(min(10, steps), steps, count).round(6)})
+def moments(train: TrainConfig, count: int = 8) -> list[int]:
+    """Steps at which to look: logged ones, about evenly spaced on a logarithmic scale, the last one among them."""
+    spaced = np.geomspace(min(10, train.steps), train.steps, count).round(6)
+    return sorted({min(train.steps, train.log_every * math.ceil(step / train.log_every)) for step in spaced})
 
 
 def train(preset: Preset, run: Path, device: torch.device) -> list[dict]:
@@ -67,7 +69,7 @@ def train(preset: Preset, run: Path, device: torch.device) -> list[dict]:
     """
     pairs = GlyphPairs(load_atlas(preset.model.image_resolution).training(), preset.paint, device)
     model, tokenizer = new_model(preset.model, captions_to_read(pairs, preset.train.seed), preset.train.seed)
-    stops = moments(preset.train.steps)
+    stops = moments(preset.train)
 
     def keep(record: dict) -> None:
         if record["step"] in stops:
@@ -164,11 +166,11 @@ def run(setting: Setting) -> dict:
         folder = run_folder(of_seed, setting, "pretraining")
         records = train(of_seed, folder, setting.device)
         seen = []
-        for stop in tqdm(moments(preset.train.steps), desc="looking", unit="moment", leave=False):
+        for stop in tqdm(moments(preset.train), desc="looking", unit="moment", leave=False):
             model, tokenizer = load(str(snapshot(folder, stop)), setting.device)
             at = {"step": stop, "images_seen": stop * preset.train.batch_size}
             seen.append(at | look(model, tokenizer, images, captions, tasks))
-        results.append({"seed": seed, "records": rounded(thinned(records)), "moments": rounded(seen)})
+        results.append({"seed": seed, "records": rounded(thinned(records, preset.train)), "moments": rounded(seen)})
     model = CLIP(preset.model)
     return {
         "recipe": asdict(preset), "parameters": sum(p.numel() for p in model.parameters()),
@@ -188,10 +190,10 @@ def duplicates(pairs: GlyphPairs, *batch_sizes: int) -> dict[int, dict[str, floa
     return found
 
 
-def thinned(records: list[dict]) -> list[dict]:
+def thinned(records: list[dict], train: TrainConfig) -> list[dict]:
     """Of a long run's records all of the first hundred steps, where most happens; then every tenth, and those of
     the moments."""
-    kept = moments(len(records))
+    kept = moments(train)
     return [r for r in records if r["step"] <= 100 or r["step"] % 10 == 0 or r["step"] in kept]
 
 
