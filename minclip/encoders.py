@@ -34,7 +34,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, L, W) -> (B, L, W)
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = rearrange(qkv, "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        q, k, v = (rearrange(t, "b l (h d) -> b h l d", h=self.heads) for t in qkv.chunk(3, dim=-1))
         x = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out_proj(rearrange(x, "b h l d -> b l (h d)"))
 
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         q = F.linear(pick(x, place), self.in_proj_weight[:width], self.in_proj_bias[:width])
         kv = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:])
         q = rearrange(q, "b (h d) -> b h 1 d", h=self.heads)
-        k, v = rearrange(kv, "b l (two h d) -> two b h l d", two=2, h=self.heads)
+        k, v = (rearrange(t, "b l (h d) -> b h l d", h=self.heads) for t in kv.chunk(2, dim=-1))
         seen = torch.arange(x.shape[1], device=x.device) <= rearrange(place, "b -> b 1 1 1") if self.causal else None
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         return self.out_proj(rearrange(x, "b h 1 d -> b (h d)"))
