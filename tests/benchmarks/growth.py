@@ -25,7 +25,7 @@ from minclip.train import backward_in_chunks
 TILE, CHUNK = 512, 256
 WHOLE_STEPS = [256, 1024, 4096, 32_768]
 CANDIDATES = sorted([2**n for n in range(8, 21, 2)] + [32_768])  # 256 to 1,048,576
-PLAIN_GIB = {"cuda": 16.0}  # the plain loss is not tried where its matrices would take more; elsewhere 3
+PLAIN_GIB = {"cuda": 16.0}  # the plain loss is not tried where its matrices would take more; elsewhere 4
 
 
 @dataclass
@@ -45,7 +45,7 @@ def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     facts, points = provenance(device), []
     width = PRESETS["gpu"].model.embed_dim if device.type == "cuda" else PRESETS["cpu"].model.embed_dim
     for candidates in CANDIDATES:
-        if 12 * candidates**2 / 2**30 < PLAIN_GIB.get(device.type, 3.0):
+        if 12 * candidates**2 / 2**30 < PLAIN_GIB.get(device.type, 4.0):
             points.append(of_loss("plain loss", candidates, width, device, contrastive_loss))
             show(points[-1])
         points.append(of_tiled_loss(candidates, width, device, points, seconds_each))
@@ -135,12 +135,11 @@ def fits(points: list[Point]) -> dict:
             if len(known) > 1:
                 exponent = np.polyfit(*np.log(np.array(known, dtype=float)).T, 1)[0]
                 found[f"{what}: {quantity} grow with the power"] = round(float(exponent), 2)
-    step, loss = ([p for p in points if p.what == what][-1] for what in ("whole step", "tiled loss"))
-    at = min((p for p in points if p.what == "tiled loss"), key=lambda p: abs(p.candidates - step.candidates))
-    encoders = (step.seconds - at.seconds * (step.candidates / at.candidates) ** 2) / step.candidates  # a pair
-    found["candidates at which the loss takes as long as the encoders"] = round(
-        encoders * loss.candidates**2 / loss.seconds
-    )
+    step = [p for p in points if p.what == "whole step"][-1]
+    loss = min((p for p in points if p.what == "tiled loss"), key=lambda p: abs(p.candidates - step.candidates))
+    per_square = loss.seconds / loss.candidates**2
+    per_pair = (step.seconds - per_square * step.candidates**2) / step.candidates  # of the encoders
+    found["candidates at which the loss takes as long as the encoders"] = round(per_pair / per_square)
     return found
 
 
