@@ -81,7 +81,7 @@ def read_checkpoint(folder: Path) -> dict:
 def random_states() -> dict[str, torch.Tensor]:
     """Where torch's random generators stand, the CPU's and the current GPU's."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a run on the CPU does not wake the GPU for this
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
@@ -89,7 +89,7 @@ def random_states() -> dict[str, torch.Tensor]:
 def restore_random_states(states: dict[str, torch.Tensor]) -> None:
     """Put the generators back where `random_states` found them."""
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
+    if "cuda" in states and torch.cuda.is_initialized():
         torch.cuda.set_rng_state(states["cuda"])
 
 

@@ -253,8 +253,8 @@ class Bench:
     """For throughput, the models to run, by how their names begin (ViT-B/32, ViT-B/16, RN50, glyphs); all if not given."""
     rounds: int = 7
     """How often the rivals take turns."""
-    compiled: bool = False
-    """For throughput, measure compiled models on a CPU, too, which takes minutes; on a GPU they always are."""
+    ways: tuple[Literal["eager", "compiled"], ...] = ()
+    """For throughput, how the models run; if not given, both on a GPU, and eager on a CPU, where compiling takes minutes."""
     device: str | None = None
     """cpu, cuda or mps; if not given, cuda where there is one, or else cpu."""
     picture: Path | None = None
@@ -275,8 +275,8 @@ class Bench:
         sys.stdout.reconfigure(line_buffering=True)  # what was measured is seen, even if the rest is not waited for
         device, report = find_device(self.device), {}
         if "throughput" in self.what:
-            compiled = self.compiled or device.type == "cuda"
-            report["throughput"] = throughput.bench(device, self.rounds, self.models, compiled)
+            ways = self.ways or (("eager", "compiled") if device.type == "cuda" else ("eager",))
+            report["throughput"] = throughput.bench(device, self.rounds, self.models, ways)
         if "large-batch" in self.what:
             size, chunk = (32_768, 1024) if device.type == "cuda" else (1024, 256)
             report["large-batch"] = throughput.bench_large_batch(device, size, chunk)

@@ -54,7 +54,9 @@ def backward_in_chunks(
             outputs = model(*pairs)
             # 4. From its embeddings' gradients on, backwards. Each chunk carries its part of the scale's:
             #    the whole of it every time would come out too large by the number of chunks.
-            torch.autograd.backward(outputs, [*gradients[place], scale_gradient / len(chunks)])
+            shares = [*gradients[place], scale_gradient / len(chunks)]
+            learning = [(output, share) for output, share in zip(outputs, shares) if output.requires_grad]  # not frozen
+            torch.autograd.backward(*zip(*learning))
     return loss.detach()
 
 

@@ -53,7 +53,7 @@ PRESETS = {
             context_length=48, vocab_size=4096, transformer_width=256, transformer_heads=4, transformer_layers=4,
         ),
         train=TrainConfig(
-            images_seen=1200 * 32_768, batch_size=32_768, chunk=4096, lr=1e-3, precision="bfloat16", compile=True,
+            images_seen=800 * 32_768, batch_size=32_768, chunk=4096, lr=1e-3, precision="bfloat16", compile=True,
             checkpoint_every=100,
         ),
         # Captions that say more than the name: there are some 6,000 names, and a batch holds each five times.

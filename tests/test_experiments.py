@@ -89,6 +89,11 @@ class Captions(list):
         return self
 
 
+def test_where_git_is_not_installed_a_result_is_recorded_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert common.provenance(common.Setting(), 1.0)["commit"] == "not in a repository"
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/recorded/*.json")), ids=lambda path: path.stem)
 def test_what_the_readme_tells_was_recorded(path):
     recorded = json.loads(path.read_text())

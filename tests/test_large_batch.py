@@ -98,6 +98,21 @@ def test_dropout_is_replayed_with_the_same_random_numbers():
     assert (other["visual.proj"] - expected["visual.proj"]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("frozen", ["logit_scale", "visual"])
+def test_what_is_frozen_is_left_out_and_the_rest_is_exact(frozen):
+    model, (images, tokens) = make(VIT), batch(VIT, 9)
+    expected = whole(model, images, tokens)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+        parameter.grad = None
+    backward_in_chunks(model, images, tokens, 4)
+    for name, parameter in model.named_parameters():
+        if name.startswith(frozen):
+            assert parameter.grad is None
+        else:
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=0, atol=1e-10)
+
+
 def test_batch_normalisation_sees_the_chunk_and_so_a_resnet_is_not_exact():
     model, (images, tokens) = make(RESNET), batch(RESNET, 16)
     got, all_at_once = cached(model, images, tokens, 8), whole(model, images, tokens)

@@ -270,7 +270,7 @@ def test_killed_while_saving(tmp_path, unbroken, sabotage):
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, unbroken):
     run = tmp_path / "run"
     child = in_child(run)
-    while not (run / CHECKPOINT).exists():
+    while not (run / CHECKPOINT).exists() and child.is_alive():
         time.sleep(0.002)
     os.kill(child.pid, signal.SIGINT)
     child.join()

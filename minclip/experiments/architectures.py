@@ -87,7 +87,7 @@ def training_flops(model: CLIP, tokens: torch.Tensor) -> dict[str, float]:
     """
     side, counts = model.config.image_resolution, {}
     for part, encode, batch in (
-        ("image", model.visual, torch.zeros(len(tokens), 3, side, side)),
+        ("image", model.visual, torch.zeros(len(tokens), 3, side, side, device=tokens.device)),
         ("text", model.read, tokens),
     ):
         counts[part] = flops(lambda encode=encode, batch=batch: encode(batch).sum().backward()) / len(tokens)

@@ -125,12 +125,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def provenance(setting: Setting, seconds: float) -> dict[str, str | int | float]:
     """Where a recorded result comes from: command, commit, date, hardware, versions. `seconds` are of this call:
     what was trained before, and kept in the runs folder, is not in them."""
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
+    try:
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except OSError:  # git is not installed
+        commit = ""
     return {
         "command": shlex.join(["python", "-m", "minclip", *sys.argv[1:]]),
-        "commit": git.stdout.strip() or "not in a repository",
+        "commit": commit or "not in a repository",
         "date": date.today().isoformat(),
         "device": describe_device(setting.device),
         "machine": f"{platform.system()} {platform.machine()}",

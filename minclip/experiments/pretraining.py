@@ -127,7 +127,7 @@ def whole_step(preset: Preset, device: torch.device, candidates: int) -> dict[st
     the machine's arithmetic that went into what a step in one piece must compute (model FLOPs utilisation)."""
     pairs = GlyphPairs(load_atlas(preset.model.image_resolution).training(), preset.paint, device)
     images, captions = pairs.batch(candidates, TEST_SEED)
-    model, tokenizer = new_model(preset.model, [*pairs.names, *captions], 0)
+    model, tokenizer = new_model(preset.model, captions_to_read(pairs, preset.train.seed), preset.train.seed)
     model, tokens = model.to(device).train(), tokenizer(captions).to(device)
     config = replace(preset.train, chunk=preset.train.chunk or 256)
     forward, optimizer = prepare(model, config), make_optimizer(model, config)
@@ -136,8 +136,8 @@ def whole_step(preset: Preset, device: torch.device, candidates: int) -> dict[st
     def timed_step() -> None:
         took.append(seconds(lambda: train_step(forward, model, optimizer, images, tokens, config), device))
 
-    if config.compile:
-        timed_step()  # compiles
+    if config.compile or device.type == "cuda":
+        timed_step()  # compiles, and wakes the GPU's libraries
     memory = peak_memory(timed_step, device)
     some = min(256, candidates)
     eager = prepare(model, replace(config, compile=False))

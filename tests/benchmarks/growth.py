@@ -44,6 +44,10 @@ def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     timed on its first strips and multiplied up, and marked so."""
     facts, points = provenance(device), []
     width = PRESETS["gpu"].model.embed_dim if device.type == "cuda" else PRESETS["cpu"].model.embed_dim
+    (
+        of_loss("warm-up", 256, width, device, tiled_contrastive_loss),
+        of_step(256, device),
+    )  # the first calls wake libraries
     for candidates in CANDIDATES:
         if 12 * candidates**2 / 2**30 < PLAIN_GIB.get(device.type, 4.0):
             points.append(of_loss("plain loss", candidates, width, device, contrastive_loss))
