@@ -1,5 +1,6 @@
 """The benchmarks run, insist that rivals agree, name those that are missing, and fit what they measure."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -73,3 +74,22 @@ def test_the_presets_for_gpus_are_steps_in_chunks(preset, candidates):
     train = PRESETS[preset].train
     assert isinstance(train, TrainConfig) and train.batch_size == candidates
     assert train.batch_size % train.chunk == 0 and train.precision == "bfloat16"
+
+
+def speed_rows(bench: dict) -> list[str]:
+    """The README's table of speed: for each network how many times as fast minclip is, captions full and real."""
+    rows = []
+    for name, ways in bench["models"].items():
+        ratios = {(kind, r["rival"]): r["minclip_is_faster_by"] for kind, found in ways.items() for r in found[1:]}
+        kinds = ("eager, captions at full length", "eager, captions at their real lengths")
+        found = [ratios.get((kind, rival)) for rival in ("open_clip", "transformers") for kind in kinds]
+        cells = [f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})" if ratio else "has none" for ratio in found]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def test_what_the_readme_tells_of_speed_was_measured():
+    root = Path(__file__).parent.parent
+    bench = json.loads((root / "notebooks" / "recorded" / "bench" / "throughput.json").read_text())["throughput"]
+    readme, rows = (root / "README.md").read_text(), speed_rows(bench)
+    assert len(rows) == 5 and [row for row in rows if row not in readme] == []
