@@ -88,10 +88,10 @@ def bench_model(name: str, config: CLIPConfig, device, dtype, facts: dict, round
     agree(found, config, device)
     eights = {real: batch(config, 8, device, real) for real in (False, True)}
     work = {real: flops(stepper(found[0], *eight, dtype)) / 8 for real, eight in eights.items()}
-    if device.type == "cpu":
-        sizes = {rival.name: CPU_BATCH[name.split(",")[0]] for rival in found}
-    else:
+    if device.type == "cuda":
         sizes = best_batches(found, config, device, dtype)
+    else:
+        sizes = {rival.name: CPU_BATCH[name.split(",")[0]] for rival in found}
     report: dict = {}
     for way in ways:
         if way == "compiled":
