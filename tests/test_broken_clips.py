@@ -160,13 +160,13 @@ def test_suspects_follow_from_ln_n():
 
 
 def test_a_short_run_of_all_of_them_is_told_and_drawn(atlas, monkeypatch, tmp_path):
-    def short(mistake, atlas, seed, images_seen):
+    def short(mistake, atlas, seed, images_seen, device):
         return train(mistake, atlas, seed, 6 * BATCH, records=3)
 
     monkeypatch.setattr(broken_clips, "train", short)
     monkeypatch.setattr(broken_clips, "load_atlas", lambda size: atlas)
     known = {"glyphs-vit": {"as trained": 0.5, "the other": 0.25}}
-    monkeypatch.setattr(broken_clips, "with_another_activation", lambda atlas: known)
+    monkeypatch.setattr(broken_clips, "with_another_activation", lambda atlas, device: known)
     results = json.loads(json.dumps(broken_clips.run(Setting("quick", runs=tmp_path))))  # plain data, as it is recorded
     assert set(results["runs"]) == {"right", *MISTAKES}
     assert results["runs"]["no clamp"] == results["runs"]["right"]  # the scale is far from 100

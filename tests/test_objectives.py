@@ -44,6 +44,8 @@ class Planted(torch.nn.Module):
     class config:
         image_resolution = 32
 
+    logit_scale = torch.zeros(())
+
 
 @pytest.mark.parametrize("noise, low, high", [(0.0, 1.0, 1.0), (1e6, 0.0, 0.12)])
 def test_an_oracle_names_all_and_noise_guesses(noise, low, high, tokenizer):

@@ -50,22 +50,29 @@ def encode(
     return model.encode_image(normalize(images), normalize=False), model.ln_final(hidden) @ model.text_projection
 
 
-def train(mistake: Mistake, atlas: Atlas, seed: int, images_seen: int, records: int = 25) -> list[dict]:
+def train(
+    mistake: Mistake,
+    atlas: Atlas,
+    seed: int,
+    images_seen: int,
+    records: int = 25,
+    device: torch.device = torch.device("cpu"),
+) -> list[dict]:
     """A short run with the mistake; some `records` of it on the way, the first after one step.
 
     Each holds `images_seen`, `loss` and `logit_scale` as the run reports them, and of held-out pairs `accuracy` (pictures
     that find their caption), `accuracy_of_captions`, and `spread`, how far captions' features lie apart (0: all alike).
     """
     config = TrainConfig(images_seen=images_seen, batch_size=BATCH, lr=3e-3, seed=seed)
-    pairs = GlyphPairs(atlas.training(), PLAIN)
-    held_out = GlyphPairs(atlas.unseen_names("validation"), PLAIN).batch(HELD_OUT)
+    pairs = GlyphPairs(atlas.training(), PLAIN, device)
+    held_out = GlyphPairs(atlas.unseen_names("validation"), PLAIN, device).batch(HELD_OUT)
     model, tokenizer = new_model(MODEL, list(pairs.names), seed)
-    used = model if mistake.quick_gelu else CLIP(replace(model.config, quick_gelu=False))
-    optimizer = make_optimizer(model.train(), config)
+    used = model.to(device) if mistake.quick_gelu else CLIP(replace(model.config, quick_gelu=False)).to(device)
+    optimizer = make_optimizer(model.to(device).train(), config)
     kept, every = [], -(-config.steps // (records - 1))
     for step, (images, captions) in zip(range(config.steps), pairs.batches(BATCH, seed)):
         set_learning_rate(optimizer, learning_rate(step, config))
-        tokens = tokenizer(mistake.captions(captions))
+        tokens = tokenizer(mistake.captions(captions)).to(device)
         optimizer.zero_grad()
         loss = mistake.loss(*encode(model, images, tokens, mistake.pool), model.logit_scale.exp())
         loss.backward()
@@ -90,7 +97,7 @@ def figures_of_held_out(
 ) -> dict:
     """How well held-out pairs find each other, the model used as the mistake uses it."""
     with evaluating(model):
-        features = encode(model, images, tokenizer(captions), mistake.pool)
+        features = encode(model, images, tokenizer(captions).to(images.device), mistake.pool)
     images, texts = (F.normalize(side, dim=-1) for side in features)
     recall = retrieval(images, texts, ks=(1,))
     return {
@@ -127,9 +134,9 @@ def run(setting: Setting) -> dict:
     for name, seed in tqdm(every, desc="runs", unit="run", leave=False):
         kept = setting.runs / "broken-clips" / f"{name.replace(' ', '-')}-{images_seen}-{seed}.json"
         if not kept.exists():
-            write_json(kept, {"records": train(steps[name], atlas, seed, images_seen)})
+            write_json(kept, {"records": train(steps[name], atlas, seed, images_seen, device=setting.device)})
         runs[name].append(json.loads(kept.read_text())["records"])
-    others = with_another_activation(atlas)
+    others = with_another_activation(atlas, setting.device)
     return {
         "images_seen": images_seen, "batch_size": BATCH, "held_out": HELD_OUT, "runs": runs,
         "look_at": {name: mistake.look_at for name, mistake in MISTAKES.items()},
@@ -137,12 +144,12 @@ def run(setting: Setting) -> dict:
     }  # fmt: skip
 
 
-def with_another_activation(atlas: Atlas) -> dict[str, dict[str, float]]:
+def with_another_activation(atlas: Atlas, device: torch.device) -> dict[str, dict[str, float]]:
     """-> for each bundled model its accuracy among the validation names, as it is and with the other activation."""
     task, results = validation_task(atlas), {}
     for name in ("glyphs-tiny", "glyphs-vit"):
-        model, tokenizer = load(name)
-        other = CLIP(replace(model.config, quick_gelu=not model.config.quick_gelu))
+        model, tokenizer = load(name, device)
+        other = CLIP(replace(model.config, quick_gelu=not model.config.quick_gelu)).to(device)
         other.load_state_dict(model.state_dict())
         results[name] = {
             "as trained": evaluate_task(model, tokenizer, task).accuracy,

@@ -113,8 +113,9 @@ def tests(atlas: Atlas) -> dict[str, Task]:
 def accuracies(objective: Objective, model: CLIP, tokenizer: CLIPTokenizer, task: Task) -> dict[str, float]:
     """By the bare class names: {way to score: accuracy}. A long caption is less likely than a short one, so
     log-probabilities can be divided by the number of tokens, too; nothing else has two ways."""
-    tokens, labels = tokenizer(task.class_names), torch.from_numpy(task.labels)
-    scores = objective.scores(model, preprocess(task.images, model.config), tokens)
+    device = model.logit_scale.device
+    tokens, labels = tokenizer(task.class_names).to(device), torch.from_numpy(task.labels).to(device)
+    scores = objective.scores(model, preprocess(task.images, model.config).to(device), tokens)
     ways = {"whole": scores}
     if objective.scores is baselines.caption_scores:
         ways["per token"] = scores / tokens.argmax(dim=1)
@@ -124,7 +125,7 @@ def accuracies(objective: Objective, model: CLIP, tokenizer: CLIPTokenizer, task
 def training_flops(objective: Objective, model: CLIP, tokenizer: CLIPTokenizer, pairs: GlyphPairs) -> float:
     """FLOPs of forward and backward a picture."""
     images, captions = pairs.batch(256)
-    images, tokens = preprocess(images, model.config), tokenizer(captions)
+    images, tokens = preprocess(images, model.config), tokenizer(captions).to(images.device)
     return flops(lambda: objective.loss(model, images, tokens).backward()) / len(images)
 
 
@@ -132,9 +133,10 @@ class Laboratory:
     """Trains and tests; keeps each run's figures in a file, so that a killed experiment goes on."""
 
     def __init__(self, setting: Setting):
-        self.folder, self.trained, self.found = setting.runs / "objectives", 0, 0
+        self.folder, self.device, self.trained, self.found = setting.runs / "objectives", setting.device, 0, 0
         atlas = load_atlas()
-        self.pairs, self.tests, self.tokenizers = GlyphPairs(atlas.training()), tests(atlas), {}
+        self.pairs = GlyphPairs(atlas.training(), device=self.device)
+        self.tests, self.tokenizers = tests(atlas), {}
 
     def tokenizer(self, vocabulary: int) -> CLIPTokenizer:
         if vocabulary not in self.tokenizers:
@@ -153,7 +155,7 @@ class Laboratory:
         self.trained += 1
         objective, tokenizer = OBJECTIVES[recipe.objective], self.tokenizer(recipe.vocabulary)
         torch.manual_seed(seed)
-        model = objective.kind(recipe.config(tokenizer.vocab_size))
+        model = objective.kind(recipe.config(tokenizer.vocab_size)).to(self.device)
         config = TrainConfig(images_seen=recipe.images_seen, batch_size=64, lr=recipe.lr, seed=seed)
         losses = baselines.train(model, objective.loss, tokenizer, self.pairs, config)
         found = {
