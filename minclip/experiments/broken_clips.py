@@ -67,8 +67,9 @@ def train(
     pairs = GlyphPairs(atlas.training(), PLAIN, device)
     held_out = GlyphPairs(atlas.unseen_names("validation"), PLAIN, device).batch(HELD_OUT)
     model, tokenizer = new_model(MODEL, list(pairs.names), seed)
-    used = model.to(device) if mistake.quick_gelu else CLIP(replace(model.config, quick_gelu=False)).to(device)
-    optimizer = make_optimizer(model.to(device).train(), config)
+    model = model.to(device).train()
+    used = model if mistake.quick_gelu else CLIP(replace(model.config, quick_gelu=False)).to(device)
+    optimizer = make_optimizer(model, config)
     kept, every = [], -(-config.steps // (records - 1))
     for step, (images, captions) in zip(range(config.steps), pairs.batches(BATCH, seed)):
         set_learning_rate(optimizer, learning_rate(step, config))

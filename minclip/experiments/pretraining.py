@@ -56,10 +56,10 @@ def recipe(setting: Setting) -> Preset:
     return replace(cpu, train=train, paint=gpu.paint)
 
 
-def moments(train: TrainConfig, count: int = 8) -> list[int]:
+def moments(config: TrainConfig, count: int = 8) -> list[int]:
     """Steps at which to look: logged ones, about evenly spaced on a logarithmic scale, the last one among them."""
-    spaced = np.geomspace(min(10, train.steps), train.steps, count).round(6)
-    return sorted({min(train.steps, train.log_every * math.ceil(step / train.log_every)) for step in spaced})
+    spaced = np.geomspace(min(10, config.steps), config.steps, count).round(6)
+    return sorted({min(config.steps, config.log_every * math.ceil(step / config.log_every)) for step in spaced})
 
 
 def train(preset: Preset, run: Path, device: torch.device) -> list[dict]:
@@ -190,10 +190,10 @@ def duplicates(pairs: GlyphPairs, *batch_sizes: int) -> dict[int, dict[str, floa
     return found
 
 
-def thinned(records: list[dict], train: TrainConfig) -> list[dict]:
+def thinned(records: list[dict], config: TrainConfig) -> list[dict]:
     """Of a long run's records all of the first hundred steps, where most happens; then every tenth, and those of
     the moments."""
-    kept = moments(train)
+    kept = moments(config)
     return [r for r in records if r["step"] <= 100 or r["step"] % 10 == 0 or r["step"] in kept]
 
 

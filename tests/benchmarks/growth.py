@@ -25,7 +25,6 @@ from minclip.train import backward_in_chunks
 TILE, CHUNK = 512, 256
 WHOLE_STEPS = [256, 1024, 4096, 32_768]
 CANDIDATES = sorted([2**n for n in range(8, 21, 2)] + [32_768])  # 256 to 1,048,576
-PLAIN_GIB = {"cuda": 16.0}  # the plain loss is not tried where its matrices would take more; elsewhere 4
 
 
 @dataclass
@@ -44,12 +43,11 @@ def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     timed on its first strips and multiplied up, and marked so."""
     facts, points = provenance(device), []
     width = PRESETS["gpu"].model.embed_dim if device.type == "cuda" else PRESETS["cpu"].model.embed_dim
-    (
-        of_loss("warm-up", 256, width, device, tiled_contrastive_loss),
-        of_step(256, device),
-    )  # the first calls wake libraries
+    of_loss("warm-up", 256, width, device, tiled_contrastive_loss)  # the first calls wake libraries
+    of_step(256, device)
+    plain_gib = 16.0 if device.type == "cuda" else 4.0  # the plain loss is not tried where its matrices would take more
     for candidates in CANDIDATES:
-        if 12 * candidates**2 / 2**30 < PLAIN_GIB.get(device.type, 4.0):
+        if 12 * candidates**2 / 2**30 < plain_gib:
             points.append(of_loss("plain loss", candidates, width, device, contrastive_loss))
             show(points[-1])
         points.append(of_tiled_loss(candidates, width, device, points, seconds_each))
