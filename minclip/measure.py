@@ -86,7 +86,7 @@ def spread(values: list[float]) -> tuple[float, float, float]:
     return float(median), float(low), float(high)
 
 
-def provenance(device: torch.device) -> dict:
+def describe_machine(device: torch.device) -> dict:
     """What a reader of a figure must know of the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     facts = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

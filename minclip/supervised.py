@@ -33,7 +33,8 @@ class SupervisedClassifier(nn.Module):
 def fit_classifier(
     model: SupervisedClassifier, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig
 ) -> float:
-    """Train in place on images (N, 3, R, R), uint8 or float in [0, 1], with labels (N,); returns the last loss.
+    """Train in place, on the model's device, on images (N, 3, R, R), uint8 or float in [0, 1], with labels (N,);
+    returns the last loss.
 
     The pictures go round, reshuffled each time, until `config.images_seen` have been seen.
 
@@ -41,6 +42,8 @@ def fit_classifier(
     """
     if len(images) == 0 or labels.shape != (len(images),):
         raise MinclipError(f"There are {len(images)} pictures and labels of shape {tuple(labels.shape)}; give as many.")
+    device = model.head.weight.device
+    images, labels = images.to(device), labels.to(device)
     optimizer = make_optimizer(model, config)
     generator = torch.Generator().manual_seed(config.seed)
     rounds = -(-config.steps * config.batch_size // len(images))
@@ -60,6 +63,6 @@ def fit_classifier(
 
 @torch.no_grad()
 def classify(model: SupervisedClassifier, images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, R, R), uint8 or float in [0, 1] -> (N, K) logits, in evaluation mode, in chunks."""
+    """(N, 3, R, R), uint8 or float in [0, 1] -> (N, K) logits on the model's device, in evaluation mode, in chunks."""
     with evaluating(model):
-        return torch.cat([model(normalize(chunk)) for chunk in images.split(CHUNK)])
+        return torch.cat([model(normalize(chunk.to(model.head.weight.device))) for chunk in images.split(CHUNK)])

@@ -79,23 +79,23 @@ def zero_shot(group: str, about: str, model, tokenizer, class_names: list[str]) 
     return Model(group, about, lambda images: encode_images(model, preprocess(images, model.config)) @ classifier)
 
 
-def supervised(group: str, about: str, task: Task, width: int, sizes: Sizes, seed: int) -> Model:
+def supervised(group: str, about: str, task: Task, width: int, sizes: Sizes, device: torch.device, seed: int) -> Model:
     """A model trained on a task's pictures and labels."""
     torch.manual_seed(seed)
-    model = SupervisedClassifier(len(task.class_names), width)
+    model = SupervisedClassifier(len(task.class_names), width).to(device)
     config = TrainConfig(images_seen=sizes.pictures, batch_size=64, lr=3e-3, seed=seed)
     fit_classifier(model, shifts.as_tensor(task), torch.from_numpy(task.labels), config)
     return Model(group, about, lambda images: classify(model, images))
 
 
-def supervised_models(training: Task, broad: Task, sizes: Sizes, seed: int) -> Iterator[Model]:
+def supervised_models(training: Task, broad: Task, sizes: Sizes, device: torch.device, seed: int) -> Iterator[Model]:
     """On pieces of the benchmark, and on as many pictures in every face and colour that CLIP saw."""
     classes = len(training.class_names)
     for width in sizes.widths:
         for each in sizes.pieces:  # dealt class by class, so that a piece has as many of each
             piece = training.select(slice(each * classes))
-            yield supervised("supervised", f"width {width}, {each} a class", piece, width, sizes, seed)
-        yield supervised("supervised, broad pictures", f"width {width}", broad, width, sizes, seed)
+            yield supervised("supervised", f"width {width}, {each} a class", piece, width, sizes, device, seed)
+        yield supervised("supervised, broad pictures", f"width {width}", broad, width, sizes, device, seed)
 
 
 def zero_shot_models(atlas: Atlas, class_names: list[str], sizes: Sizes, setting: Setting, seed: int):
@@ -103,7 +103,7 @@ def zero_shot_models(atlas: Atlas, class_names: list[str], sizes: Sizes, setting
     preset = find_preset("cpu")
     lengths = (*sizes.lengths, preset.train.images_seen)
     if setting.scale == "quick":
-        yield zero_shot("zero-shot CLIP", "bundled", *load("glyphs-tiny"), class_names)
+        yield zero_shot("zero-shot CLIP", "bundled", *load("glyphs-tiny", device=setting.device), class_names)
     else:
         for seen in lengths:
             recipe = replace(preset, train=replace(preset.train, images_seen=seen))
@@ -119,13 +119,15 @@ def zero_shot_models(atlas: Atlas, class_names: list[str], sizes: Sizes, setting
     yield zero_shot("CLIP, narrow pictures", f"{sizes.narrow:,} pictures", *pair, class_names)
 
 
-def stress_tests(atlas: Atlas, training: Task, home: Task, sizes: Sizes, seed: int) -> dict[str, dict[str, Task]]:
+def stress_tests(
+    atlas: Atlas, training: Task, home: Task, sizes: Sizes, device: torch.device, seed: int
+) -> dict[str, dict[str, Task]]:
     """{shift: {task's name: task}}; those of hard examples are picked by models that are not compared."""
     natural = {name: {name: task} for name, task in shifts.natural_shifts(atlas).items()}
     pool = shifts.hard_pictures(atlas)
     pickers = {
-        NATURAL[3]: supervised("", "", training, sizes.widths[-1], sizes, seed + 1000),
-        NATURAL[4]: zero_shot("", "", *load("glyphs-vit"), training.class_names),
+        NATURAL[3]: supervised("", "", training, sizes.widths[-1], sizes, device, seed + 1000),
+        NATURAL[4]: zero_shot("", "", *load("glyphs-vit", device=device), training.class_names),
     }
     for name, picker in pickers.items():
         predicted = picker.logits_of(shifts.as_tensor(pool)).argmax(dim=1).cpu().numpy()
@@ -151,9 +153,9 @@ def measure(setting: Setting, sizes: Sizes, seed: int) -> list[dict]:
     training, home = shifts.benchmark(atlas, EACH, seed)
     trained_faces = shifts.alphanumerics(atlas.select(~atlas.of_faces("unseen")))
     broad = shifts.painted_task("broad", trained_faces, EACH, "in every face and colour", Paint(), seed)
-    tests = stress_tests(atlas, training, home, sizes, seed)
+    tests = stress_tests(atlas, training, home, sizes, setting.device, seed)
     models = [
-        *supervised_models(training, broad, sizes, seed),
+        *supervised_models(training, broad, sizes, setting.device, seed),
         *zero_shot_models(atlas, training.class_names, sizes, setting, seed),
     ]
     return [score(model, training.class_names, home, tests) for model in tqdm(models, desc="models", leave=False)]

@@ -18,7 +18,7 @@ from throughput import batch
 
 from minclip import CLIP, contrastive_loss
 from minclip.loss import TiledLogSumExp, tiled_contrastive_loss
-from minclip.measure import peak_memory, provenance, seconds
+from minclip.measure import describe_machine, peak_memory, seconds
 from minclip.presets import PRESETS
 from minclip.train import backward_in_chunks
 
@@ -41,7 +41,7 @@ class Point:
 def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     """Measure until one measurement is foreseen to last longer than `seconds_each`; a loss that would is
     timed on its first strips and multiplied up, and marked so."""
-    facts, points = provenance(device), []
+    facts, points = describe_machine(device), []
     width = PRESETS["gpu"].model.embed_dim if device.type == "cuda" else PRESETS["cpu"].model.embed_dim
     of_loss("warm-up", 256, width, device, tiled_contrastive_loss)  # the first calls wake libraries
     of_step(256, device)

@@ -24,7 +24,7 @@ from minclip.checkpoint import CHECKPOINT
 from minclip.data.hub import Pictures, load_pairs, load_pictures
 from minclip.data.images import normalize
 from minclip.demo import train_on_pairs, write_json
-from minclip.measure import provenance
+from minclip.measure import describe_machine
 from minclip.presets import find_preset
 from minclip.probe import probe_features
 from minclip.real_pictures import classify_pictures, retrieve_pictures
@@ -125,7 +125,7 @@ def main(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     emoji = load_emoji(folder / "emoji")
     training = choose(emoji, False, lambda vendor: vendor != UNSEEN_DESIGNER)
-    report = {"machine": provenance(device), "trained_on": len(training), "images_seen": images_seen, "runs": []}
+    report = {"machine": describe_machine(device), "trained_on": len(training), "images_seen": images_seen, "runs": []}
     for seed in seeds:
         preset, run = find_preset("cpu"), runs / str(seed)
         preset = replace(preset, train=replace(preset.train, images_seen=images_seen, seed=seed))
