@@ -409,7 +409,9 @@ def test_a_saved_model_is_one_of_transformers_own(transformers, tokenizer, tmp_p
     labels = ["a black chess knight", "Greek small letter ALPHA", "é <|endoftext|> x"]  # rows of three lengths
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torchvision, and padding of its own choice
-        pipeline = transformers.pipeline("zero-shot-image-classification", model=str(tmp_path))
+        # Resized by PIL, as we do: where torchvision is installed, transformers takes that, and it resizes otherwise.
+        by_pil = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
+        pipeline = transformers.pipeline("zero-shot-image-classification", model=str(tmp_path), image_processor=by_pil)
         answers = pipeline(picture, candidate_labels=labels, hypothesis_template="{}")
         processor = transformers.CLIPProcessor.from_pretrained(tmp_path)
     with torch.no_grad():
