@@ -51,14 +51,15 @@ class Sizes:
 
     widths, pieces: of the supervised models, and the training pictures of each class they are given
     pictures: that each supervised model sees, over and over again
-    lengths: pictures seen by the zero-shot CLIPs, beside those that are there; narrow: by the narrow ones
+    lengths: pictures seen by the zero-shot CLIPs, beside the whole length of the preset
+    narrow: pictures seen by the narrow ones: the preset's length, too, so that nothing but the pictures differs
     """
 
     widths: tuple[int, ...] = (4, 8, 16)
     pieces: tuple[int, ...] = (4, 16, EACH)
     pictures: int = 12_800
     lengths: tuple[int, ...] = (9_600, 24_000)
-    narrow: int = 24_000
+    narrow: int = 150_000
 
 
 QUICK = Sizes(widths=(4, 8), pieces=(8, EACH), pictures=9_600, lengths=(), narrow=19_200)
