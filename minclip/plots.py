@@ -176,7 +176,7 @@ def pictures(
     lines = -(-len(images) // columns)
     letters = int(side * 72 / (0.58 * size))  # that fit across
     captions = ["\n".join(textwrap.wrap(caption, letters)) for caption in captions or [""] * len(images)]
-    below = max(caption.count("\n") + bool(caption) for caption in captions) * size * 1.3 / 72
+    below = max(caption.count("\n") + bool(caption) for caption in captions) * size * 1.5 / 72
     _, axes = plt.subplots(lines, columns, figsize=(columns * side, lines * (0.85 * side + below)), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")

@@ -235,7 +235,10 @@ def plot(results: dict) -> None:
         loss.axhline(guessing, color="black", linestyle=":", linewidth=1.2)
         first = np.mean([records[0]["loss"] for records in results["runs"][name]])
         if first > 1.7 * guessing:
-            loss.text(0.97, 0.9, f"starts at {first:.0f}", transform=loss.transAxes, ha="right", va="top", fontsize=9)
+            loss.text(
+                0.97, 0.9, f"starts at {first:.0f}", transform=loss.transAxes, ha="right", va="top", fontsize=9,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, zorder=5,
+            )  # fmt: skip
         loss.set_title(name, fontsize=11, fontweight="bold")
         found.set_ylim(0, 110 * most)
     for ax in axes[-1]:

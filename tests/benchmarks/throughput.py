@@ -63,7 +63,10 @@ def bench(device: torch.device, rounds: int = 7, models: Sequence[str] = (), way
     """Everything this page promises, printed as it is measured; returns it, too."""
     gpu = device.type == "cuda"
     dtype = torch.bfloat16 if gpu else torch.float32
-    facts = describe_machine(device) | {"matrix product, TFLOP/s": matmul_peak(device, dtype) / 1e12, "precision": str(dtype)}
+    facts = describe_machine(device) | {
+        "matrix product, TFLOP/s": matmul_peak(device, dtype) / 1e12,
+        "precision": str(dtype),
+    }
     print(*(f"{key}: {value}" for key, value in facts.items()), sep="\n")
     if not gpu:
         print("No GPU here: small models and small batches. These are not the figures of full pretraining.")
