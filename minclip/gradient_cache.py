@@ -28,9 +28,13 @@ def backward_in_chunks(
     embedding does not depend on its neighbours. BatchNorm's does: a ResNet's chunks are each normalised
     by their own statistics, which is another function than the whole batch at once, and its running
     averages move twice, in steps 1 and 3. What comes out is the exact gradient of that other function.
+
+    Raises MinclipError unless there are as many captions as pictures, and `chunk` is at least 1.
     """
     if chunk < 1:
         raise MinclipError(f"chunk is {chunk}; give the pairs to embed at a time, at least 1.")
+    if len(images) != len(tokens):  # the chunks would pair them up as far as they go
+        raise MinclipError(f"There are {len(images)} pictures and {len(tokens)} captions; give one caption a picture.")
     chunks = list(zip(images.split(chunk), tokens.split(chunk)))
 
     # 1. Embed all chunks without a graph, and remember the random numbers each one was about to draw.

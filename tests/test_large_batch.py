@@ -193,3 +193,10 @@ def test_a_chunk_below_1_gets_one_clear_sentence():
         backward_in_chunks(model, images, tokens, 0)
     with pytest.raises(MinclipError, match="chunk"):
         TrainConfig(chunk=0)
+
+
+@pytest.mark.parametrize("chunk", [4, 256])
+def test_more_captions_than_pictures_are_refused_not_dropped(chunk):
+    model, (images, _), (_, tokens) = make(VIT), batch(VIT, 8), batch(VIT, 12)
+    with pytest.raises(MinclipError, match="8 pictures and 12 captions"):
+        backward_in_chunks(model, images, tokens, chunk)
