@@ -20,6 +20,7 @@ import torch
 from .errors import MinclipError
 
 CHECKPOINT, PREVIOUS, METRICS = "checkpoint.pt", "checkpoint.previous.pt", "metrics.jsonl"
+SET_ASIDE = {"model.safetensors": "model.previous.safetensors", CHECKPOINT: PREVIOUS}  # as another run begins
 PARTS = {"model", "optimizer", "step", "model_config", "train_config", "tokenizer", "random_states"}
 
 
@@ -120,7 +121,9 @@ def rewind_metrics(folder: Path, step: int) -> list[dict]:
 
 def set_aside_earlier_run(folder: Path) -> None:
     """Before a run begins anew: another one's records are not its own, and none of its failures may name,
-    nor `--resume` find, the other's checkpoint. That is kept as checkpoint.previous.pt."""
+    nor `--resume` or `load` find, the other's weights. They are kept as checkpoint.previous.pt and
+    model.previous.safetensors."""
     rewind_metrics(folder, step=0)
-    if (folder / CHECKPOINT).is_file():
-        os.replace(folder / CHECKPOINT, folder / PREVIOUS)
+    for current, previous in SET_ASIDE.items():
+        if (folder / current).is_file():
+            os.replace(folder / current, folder / previous)

@@ -379,6 +379,16 @@ def test_nan_before_any_checkpoint_names_none_not_even_an_earlier_runs(tmp_path)
         train(tmp_path, resume=True)
 
 
+def test_a_broken_off_run_leaves_its_own_weights_to_load_not_an_earlier_runs(tmp_path):
+    model, _ = train(tmp_path)
+    minclip.save(model, TOKENIZER, tmp_path)
+    earlier = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(Stop):
+        train(tmp_path, config=replace(CONFIG, seed=1), on_log=stop_at(4))
+    assert_same_bits(minclip.load(tmp_path)[0].state_dict(), read_checkpoint(tmp_path)["model"])
+    assert (tmp_path / "model.previous.safetensors").read_bytes() == earlier  # set aside, not lost
+
+
 # Checkpoints that are not what they should be
 
 
