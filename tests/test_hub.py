@@ -395,6 +395,19 @@ def test_labels_by_name_and_by_number():
     assert with_names.labels(["hound", "puss", "fowl"])[1].tolist() == [1, 0, 2, 1]  # new names: by order
 
 
+def test_class_names_match_as_folders_spell_them_and_a_mixture_keeps_its_order():
+    labels = datasets.ClassLabel(names=["capital_a", "the_knight"])
+    data = table([encode(picture(i)) for i in range(3)], label=[0, 1, 1]).cast_column("label", labels)
+    pictures = load_pictures(data, resolution=16)
+    for names in (["the_knight", "capital_a"], ["The knight", "capital a"], ["the knight", "capital_a"]):
+        assert pictures.labels(names)[1].tolist() == [1, 0, 0]
+    assert pictures.labels(["capital a", "black chess knight"])[1].tolist() == [0, 1, 1]  # one renamed, in order
+    with pytest.raises(MinclipError, match=r"'capital a' is label 0 .* number 1 .*\(capital_a, the_knight\)"):
+        pictures.labels(["black chess knight", "capital_a"])
+    in_words = load_pictures(table([encode(picture(0))], caption=["the_knight"]), resolution=16)
+    assert in_words.labels(["capital_a", "the_knight"])[1].tolist() == [1]
+
+
 @pytest.mark.skipif(not OPTIONAL_DATA.is_dir(), reason="the optional data beside the checkout is absent")
 def test_real_pictures_load_whole():
     drawings = load_pairs(OPTIONAL_DATA / "emoji" / "fxemoji.parquet", resolution=32)

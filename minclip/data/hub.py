@@ -41,6 +41,11 @@ SHUFFLE_BUFFER = 2048  # rows of a stream, still encoded, among which the next i
 log = logging.getLogger(__name__)
 
 
+def in_words(name: str) -> str:
+    """A class's name as names are compared: as folders spell it or as people do, it is one."""
+    return name.replace("_", " ").strip().lower()
+
+
 def draw(captions: list[str], chance: float) -> str | None:
     return captions[int(chance * len(captions))] if captions else None
 
@@ -220,15 +225,17 @@ class Pictures:
     def labels(self, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """-> ((M,) places of the pictures that have a class, (M,) their classes as places in `class_names`).
 
-        A caption must be a class's name, in capitals or not; pictures of no class named are left out. So
-        it is with labels that have names, if all the classes are among them. Other classes are new names
-        for the labels, in the labels' order.
+        A caption must be a class's name, in capitals or not, with `_` or a space between its words; pictures
+        of no class named are left out. So it is with labels that have names, if all the classes are among
+        them. Other classes are new names for the labels, in the labels' order.
 
-        Raises MinclipError when no caption is a class's name, or the classes are not as many as the labels.
+        Raises MinclipError when no caption is a class's name, the classes are not as many as the labels, or
+        a label's own name stands at another label's place among new names.
         """
-        place_of = {name.strip().lower(): place for place, name in enumerate(class_names)}
+        place_of = {in_words(name): place for place, name in enumerate(class_names)}
         texts, known = self.texts, self.label_names
-        if known is not None and place_of.keys() <= {name.replace("_", " ").lower() for name in known}:
+        own_place = {in_words(name): place for place, name in enumerate(known or ())}
+        if known is not None and place_of.keys() <= own_place.keys():
             texts = [captions_of(text, known) for text in texts]
         if isinstance(texts[0], int):
             labels = np.array(texts)
@@ -238,8 +245,16 @@ class Pictures:
                     f"{self.faults.source} has {count} labels, but {len(class_names)} classes are named. Name one class "
                     "for each label, in their order, or give the column that holds classes in words (caption_column)."
                 )
+            for name, place in place_of.items():
+                if own_place.get(name, place) != place:
+                    raise MinclipError(
+                        f"Class {name!r} is label {own_place[name]} of {self.faults.source}, but number {place} of the "
+                        "classes, from 0; other classes are no label's name, and are taken in the labels' order. Keep "
+                        f"to that order ({', '.join(known[:5])}{', ...' if len(known) > 5 else ''}), or to the labels' "
+                        "own names."
+                    )
         else:
-            found = [[place_of.get(word.lower(), -1) for word in captions_of(text, None)] for text in texts]
+            found = [[place_of.get(in_words(word), -1) for word in captions_of(text, None)] for text in texts]
             labels = np.array([max(places, default=-1) for places in found])
         named = np.flatnonzero(labels >= 0)
         if len(named) == 0:
