@@ -232,14 +232,23 @@ def draw_shift(ax, models: list[dict], shift: str) -> None:
     group = np.array([m["group"] for m in models])
     line = fit_line(home[group == "supervised"], shifted[group == "supervised"])
     ticks = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.995])
-    low, high = home.min() * 0.9, min(0.998, 1 - (1 - home.max()) / 1.5)
+    low, high = home.min() * 0.9, min(0.9995, 1 - (1 - home.max()) / 1.5)  # `logit` draws a perfect score there
     x = expit(np.linspace(logit(low), logit(high), 50))
     ax.plot(logit(x), logit(x), color=GREY, linestyle=":", linewidth=1.5, label="as good as on the benchmark")
     ax.plot(logit(x), logit(line.expected(x)), color=BLUE, linewidth=1.2, label="line through the supervised models")
     for name, (colour, marker) in GROUPS.items():
         of = group == name
         size = 90 if marker == "*" else 28
-        ax.scatter(logit(home[of]), logit(shifted[of]), color=colour, marker=marker, s=size, label=name, zorder=3)
+        ax.scatter(
+            logit(home[of]),
+            logit(shifted[of]),
+            color=colour,
+            marker=marker,
+            s=size,
+            label=name,
+            zorder=3,
+            clip_on=False,
+        )
     bottom = max(0.004, min(shifted.min(), line.expected(low)) * 0.7)
     for set_ticks, set_limits, limits in ((ax.set_xticks, ax.set_xlim, (low, high)),
                                           (ax.set_yticks, ax.set_ylim, (bottom, high))):  # fmt: skip
