@@ -139,7 +139,8 @@ def caption_scores(model: CLIP, images: torch.Tensor, tokens: torch.Tensor) -> t
 def train(
     model: CLIP, objective: Objective, tokenizer: CLIPTokenizer, pairs: Pairs, config: TrainConfig
 ) -> list[float]:
-    """The steps of `minclip.fit`, on one device, for any of the objectives; returns the loss of each step."""
+    """The steps of `minclip.fit`, on one device, for any of the objectives; returns the loss of each step
+    and leaves the model in evaluation mode."""
     device = model.logit_scale.device
     optimizer, losses = make_optimizer(model, config), []
     stream = pairs.batches(config.batch_size, config.seed, 0)
@@ -155,4 +156,5 @@ def train(
         optimizer.step()
         model.clamp_logit_scale()
         losses.append(loss.detach())
+    model.eval()
     return torch.stack(losses).tolist()

@@ -131,7 +131,8 @@ def fit(
     resume: bool = False,
     on_log: Callable[[dict], None] | None = None,
 ) -> list[dict]:
-    """Train `model` in place, on its own device; returns one record a logged step.
+    """Train `model` in place, on its own device, and leave it in evaluation mode; returns one record a
+    logged step.
 
     run: folder for `checkpoint.pt` and `metrics.jsonl`; None keeps nothing
     resume: go on from the run's checkpoint, to the same bits as an unbroken run on this machine
@@ -205,6 +206,7 @@ def fit(
             if interrupted:
                 where = f"Saved in {folder}; add --resume to go on" if folder else "No run folder, so nothing was saved"
                 raise KeyboardInterrupt(f"Stopped after step {step} of {config.steps}. {where}.")
+    model.eval()
     return records
 
 

@@ -136,6 +136,8 @@ def test_every_objective_learns_to_name_what_it_saw(name, tokenizer):
     model, world = new_model(kind, tokenizer), FourPictures()
     losses = baselines.train(model, objective, tokenizer, world, TrainConfig(images_seen=800, batch_size=4, lr=1e-2))
     assert len(losses) == 200 and losses[-1] < losses[0] / 1.5
+    assert not model.training
+    model.train()  # which the scores leave as it was
     images = normalize(next(world.batches(4, 0, 0))[0])
     found = scores(model, images, tokenizer([*world.names, "digit one"]))
     assert found.shape == (4, 5) and found.argmax(dim=1).tolist() == [0, 1, 2, 3]

@@ -125,6 +125,28 @@ def test_long_gradients_are_clipped_and_the_scale_stays_below_100():
     assert model.logit_scale.exp().item() <= 100 * (1 + 1e-6)
 
 
+RESNET = dict(image_resolution=32, vision_layers=(1, 1, 1, 1), vision_width=4, vision_patch_size=None)
+
+
+class WidePairs(NoisePairs):
+    """The same noise in 32 px, as a ResNet wants it."""
+
+    def batches(self, *place):
+        for images, captions in super().batches(*place):
+            yield images.repeat(1, 1, 4, 4), captions
+
+
+@pytest.mark.parametrize("step", [0, 12])
+def test_after_training_a_picture_is_encoded_by_itself_whether_trained_now_or_before(tmp_path, step):
+    config, pairs = replace(CONFIG, images_seen=8 * 12), WidePairs()
+    if step:
+        minclip.fit(new_model(**RESNET), TOKENIZER, pairs, config, tmp_path)
+    model = new_model(**RESNET)
+    minclip.fit(model, TOKENIZER, pairs, config, tmp_path, resume=bool(step))
+    images = torch.randn(5, 3, 32, 32)
+    torch.testing.assert_close(model.encode_image(images)[:1], model.encode_image(images[:1]))
+
+
 # A run goes on to the same bits
 
 
