@@ -141,14 +141,15 @@ def fit(
     Within `distributed.joined` each process trains on its share of each batch, to the weights that one
     process would reach, but for rounding; the first one alone writes, logs and shows progress.
 
-    Raises MinclipError when the loss stops being finite, when the run folder cannot be written, or
-    holds the checkpoint of another model or configuration, or when another process is lost;
-    KeyboardInterrupt, once the step is done and saved, on Ctrl-C.
+    Raises MinclipError when the batch cannot be shared out among the processes, or leaves a ResNet a
+    picture by itself; when the loss stops being finite, when the run folder cannot be written, or holds
+    the checkpoint of another model or configuration, or when another process is lost; KeyboardInterrupt,
+    once the step is done and saved, on Ctrl-C.
     """
     device = model.logit_scale.device
     folder = Path(run) if run is not None else None
     first = distributed.rank() == 0
-    distributed.share(config.batch_size)  # complain before any work is done
+    check_normalizable(model, config)  # complain before any work is done
     if tokenizer.vocab_size > model.config.vocab_size:
         raise MinclipError(
             f"The tokenizer has {tokenizer.vocab_size} entries, the model {model.config.vocab_size}; "
@@ -222,6 +223,18 @@ class Encoder(torch.nn.Module):
         torch._dynamo.maybe_mark_dynamic(tokens, 1)  # a batch's longest caption sets it: compile once for all lengths
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.model(normalize(images), tokens)
+
+
+def check_normalizable(model: CLIP, config: TrainConfig) -> None:
+    """Raises MinclipError where BatchNorm would meet one number a channel, which has no spread: a ResNet's
+    last stage sees a picture of 32 px as a single place."""
+    share = distributed.share(config.batch_size)
+    chunk = min(config.chunk or share, share)
+    if model.config.is_resnet and model.config.image_resolution == 32 and 1 in (chunk, share % chunk):
+        raise MinclipError(
+            f"A ResNet cannot normalise one picture of 32 px by itself, but a process has {share} of batch_size "
+            f"{config.batch_size}, and in chunks of {chunk} one is left alone. Change batch_size or chunk."
+        )
 
 
 def prepare(model: CLIP, config: TrainConfig) -> torch.nn.Module:

@@ -23,7 +23,7 @@ from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, 
 from minclip.checkpoint import CHECKPOINT, METRICS, PREVIOUS, read_checkpoint, write_atomically
 from minclip.data.painting import GlyphPairs
 from minclip.data.tasks import DIGITS
-from minclip.train import learning_rate, make_optimizer
+from minclip.train import check_normalizable, learning_rate, make_optimizer
 
 CONFIG = TrainConfig(images_seen=8 * 24, batch_size=8, checkpoint_every=3, log_every=2, warmup=0.2)
 TOKENIZER = CLIPTokenizer.train(["noise"], 520, 12)
@@ -145,6 +145,29 @@ def test_after_training_a_picture_is_encoded_by_itself_whether_trained_now_or_be
     minclip.fit(model, TOKENIZER, pairs, config, tmp_path, resume=bool(step))
     images = torch.randn(5, 3, 32, 32)
     torch.testing.assert_close(model.encode_image(images)[:1], model.encode_image(images[:1]))
+
+
+@pytest.mark.parametrize(
+    ("processes", "sizes", "lonely"),
+    [
+        (1, dict(batch_size=9, chunk=4), True), (1, dict(chunk=1), True), (2, dict(batch_size=2), True),
+        (1, dict(chunk=6), False), (1, dict(batch_size=9, chunk=9), False), (1, dict(batch_size=9, chunk=12), False),
+    ],
+)  # fmt: skip
+def test_a_batch_that_leaves_a_resnet_one_small_picture_by_itself(processes, sizes, lonely, monkeypatch):
+    monkeypatch.setattr(minclip.distributed, "world_size", lambda: processes)
+    config = replace(CONFIG, images_seen=9, **sizes)
+    if lonely:
+        with pytest.raises(MinclipError, match="one picture of 32 px by itself"):
+            minclip.fit(new_model(**RESNET), TOKENIZER, WidePairs(), config)
+    else:
+        minclip.fit(new_model(**RESNET), TOKENIZER, WidePairs(), config)
+
+
+def test_larger_pictures_may_stand_alone():
+    model = new_model(**RESNET | dict(image_resolution=64)).train()
+    model.encode_image(torch.randn(1, 3, 64, 64))
+    check_normalizable(model, replace(CONFIG, chunk=1))
 
 
 # A run goes on to the same bits
