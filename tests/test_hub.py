@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 import zipfile
 from itertools import islice, pairwise
@@ -100,6 +101,19 @@ def test_every_form_of_source_gives_its_pairs(sources, form, streaming):
         shrunk = [resize_and_crop(picture(i), RESOLUTION).astype(float).mean((0, 1)) for i in range(COUNT)]
         distance = np.abs(np.array(shrunk) - pixels.float().mean((1, 2)).numpy()).sum(1)
         assert distance[int(caption.split()[-1])] < 40
+
+
+def test_a_name_that_exists_is_no_pattern(sources, tmp_path, monkeypatch):
+    folder = tmp_path / ("photos [2024]" if os.name == "nt" else "photos [2024] *")  # Windows has no stars in names
+    shutil.copytree(sources["pictures"], folder / "pictures")
+    shutil.copytree(sources["parquets"], folder / "parquets")
+    good().to_parquet(folder / "data[1].parquet")
+    good(1).to_parquet(folder / "data1.parquet")
+    monkeypatch.chdir(folder)
+    for name in ("pictures", "parquets", "data[1].parquet"):
+        for source, streaming in ((name, False), (name, True), (folder / name, False)):
+            pairs = load_pairs(source, resolution=RESOLUTION, streaming=streaming)
+            assert sorted(pairs.sample_captions()) == sorted(CAPTIONS)
 
 
 PAIRS = {

@@ -3,7 +3,9 @@
 Pictures stay encoded here; `decoding.py` decodes them and `hub.py` deals them out.
 """
 
+import glob
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +29,8 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 def open_source(source, split: str = "train", streaming: bool = False):
     """-> (`datasets.Dataset` or `IterableDataset`, what to call it in messages).
 
-    A file is whatever split you ask for; a folder or a hub name must have that split.
+    A file is whatever split you ask for; a folder or a hub name must have that split. A name with `*` is a
+    pattern where nothing is called so.
 
     Raises MinclipError when there is no such source or split, or it cannot be read or reached.
     """
@@ -41,13 +44,14 @@ def open_source(source, split: str = "train", streaming: bool = False):
         return source[split], f"the data set's split {split!r}"
     name, path = str(source), Path(source)
     try:
-        if path.is_file() or "*" in name:
+        if path.is_file() or ("*" in name and not path.exists()):
             kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
             if kind is None:
                 known = ", ".join(FORMAT_OF_SUFFIX)
                 raise MinclipError(f"{name} has the suffix {path.suffix!r}; a file of pictures is one of {known}.")
             options = {"sep": "\t"} if path.suffix.lower() == ".tsv" else {}
-            data_files = {split: name}
+            # `datasets` takes a name for a pattern, the folders above it included.
+            data_files = {split: glob.escape(str(path.absolute())) if path.is_file() else name}
             return datasets.load_dataset(kind, data_files=data_files, split=split, streaming=streaming, **options), name
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
             return open_source(datasets.load_from_disk(name), split)[0], name
@@ -56,6 +60,9 @@ def open_source(source, split: str = "train", streaming: bool = False):
                 f"There is no file or folder {name} (relative paths start from {Path.cwd()}), and it is no name on "
                 "the Hugging Face hub, which would be of the form owner/name."
             )
+        whole = str(path.resolve())
+        if path.is_dir() and (escaped := glob.escape(whole)) != whole:
+            return datasets.load_dataset(format_in(path), data_dir=escaped, split=split, streaming=streaming), name
         return datasets.load_dataset(name, split=split, streaming=streaming), name
     except MinclipError:
         raise
@@ -67,6 +74,12 @@ def open_source(source, split: str = "train", streaming: bool = False):
             f"The {where} {name!r} cannot be opened as split {split!r}. {reason}. Look at the name and the split, "
             "and for a hub name at the connection; a local file or folder needs none."
         ) from error
+
+
+def format_in(folder: Path) -> str:
+    """What most of a folder's files are, as `datasets` finds out itself where the name is no pattern."""
+    suffixes = Counter(file.suffix.lower() for file in folder.rglob("*.*") if file.stem != "metadata")
+    return FORMAT_OF_SUFFIX.get(max(suffixes, key=suffixes.get, default=""), "imagefolder")
 
 
 def features_of(dataset, name: str) -> dict:
