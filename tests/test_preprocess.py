@@ -133,6 +133,20 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert np.asarray(to_rgb(grey))[0, :, 0].tolist() == [0, 128, 255]
 
 
+def test_pictures_of_floats_are_scaled_by_their_largest():
+    levels = np.array([[0.0, 0.2, 1.0]], dtype=np.float32)
+    for largest in (1, 255, 65535):
+        assert np.asarray(to_rgb(Image.fromarray(levels * largest)))[0, :, 0].tolist() == [0, 51, 255]
+    assert np.asarray(to_rgb(Image.fromarray(levels.astype(np.int32))))[0, :, 0].tolist() == [0, 0, 1]  # of 255
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_any_precision_become_what_a_model_reads(dtype):
+    for side in (16, 20):
+        images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(dtype)
+        assert torch.equal(preprocess(images, CONFIG), preprocess(images.float(), CONFIG))
+
+
 def test_a_thread_and_a_single_pixel_fit_too():
     for size in ((1, 5000), (5000, 1), (1, 1)):
         assert preprocess(noise(*size), CONFIG).shape == (1, 3, 16, 16)
@@ -152,6 +166,9 @@ def test_a_thread_and_a_single_pixel_fit_too():
         (["cat.jpg"], "Picture 0"),
         ([np.zeros((0, 4, 3), dtype=np.uint8)], "empty"),
         (Image.new("RGB", (0, 4)), "empty"),
+        (Image.new("F", (0, 4)), "0 x 4 pixels is empty"),
+        (Image.new("F", (4, 4), float("nan")), "NaN or infinite"),
+        (Image.new("F", (4, 4), float("inf")), "NaN or infinite"),
     ],
 )  # fmt: skip
 def test_bad_pictures_get_one_sentence(images, said):

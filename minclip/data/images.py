@@ -35,11 +35,21 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL picture as upright RGB: EXIF turned, transparency laid on white, 16 bits to 8."""
+    """Any PIL picture as upright RGB: EXIF turned, transparency laid on white, 16 bits to 8.
+
+    Floats are taken to be in [0, 1] where none is larger. Raises MinclipError where a picture is empty, or
+    holds NaN or infinity.
+    """
+    if 0 in image.size:
+        raise MinclipError(f"A picture of {image.width} x {image.height} pixels is empty; drop it.")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":  # PIL clips 16-bit grey to 255; we scale it
         pixels = np.asarray(image, dtype=np.float32)
+        if not np.isfinite(pixels).all():
+            raise MinclipError("A picture of floats holds NaN or infinite pixels; mend or drop it.")
         largest = 65535.0 if pixels.max() > 255 else 255.0
+        if image.mode == "F" and pixels.max() <= 1:
+            largest = 1.0
         image = Image.fromarray((pixels.clip(0, largest) * (255 / largest)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -51,8 +61,6 @@ def resize_and_crop(image: Image.Image, resolution: int) -> np.ndarray:
     """PIL picture -> (resolution, resolution, 3) uint8: shorter side resized, centre cropped."""
     image = to_rgb(image)
     width, height = image.size
-    if not width or not height:
-        raise MinclipError(f"A picture of {width} x {height} pixels is empty; drop it.")
     if max(width, height) > 64 * min(width, height):  # a thread would resize to a gigantic strip
         image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
         return np.asarray(image)
@@ -69,11 +77,11 @@ def _resized(width: int, height: int, resolution: int) -> tuple[int, int]:
 
 
 def preprocess(images: "Image.Image | np.ndarray | torch.Tensor | Sequence", config) -> torch.Tensor:
-    """Pictures -> model input, (B, 3, R, R) float with R = `config.image_resolution`.
+    """Pictures -> model input, (B, 3, R, R) float32 with R = `config.image_resolution`.
 
     `images` is one PIL picture or a list of them (any mode, size or orientation); or uint8 arrays,
-    (H, W), (H, W, 3) or (B, H, W, 3); or a tensor (B, 3, H, W), float in [0, 1] or uint8, which
-    stays on its device.
+    (H, W), (H, W, 3) or (B, H, W, 3); or a tensor (B, 3, H, W), float of any precision in [0, 1] or
+    uint8, which stays on its device.
 
     Raises MinclipError for another shape or type, an empty list, values outside [0, 1], or NaN.
     """
@@ -116,6 +124,7 @@ def _checked(images: torch.Tensor, resolution: int) -> torch.Tensor:
                 f"Float pixels run from {images.min():.3g} to {images.max():.3g}; expected [0, 1]. "
                 "Divide by 255, or pass the pictures before normalisation."
             )
+        images = images.float()
     height, width = images.shape[2:]
     if (height, width) != (resolution, resolution):
         images = images.float() / 255 if images.dtype == torch.uint8 else images
