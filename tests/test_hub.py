@@ -409,6 +409,15 @@ def test_labels_by_name_and_by_number():
     assert with_names.labels(["hound", "puss", "fowl"])[1].tolist() == [1, 0, 2, 1]  # new names: by order
 
 
+def test_pictures_without_a_label_are_left_out_and_classes_without_a_picture_may_be():
+    pictures = [encode(picture(i)) for i in range(3)]
+    for labels, places in (([0, None, 0], [0, 2]), ([None, 0, -1], [1])):
+        loaded = load_pictures(table(pictures, label=labels), resolution=16)
+        assert [x.tolist() for x in loaded.labels(["a cat", "a dog"])] == [places, [0] * len(places)]
+    with pytest.raises(MinclipError, match="a caption: None"):
+        load_pictures(table(pictures, label=[-1, None, -1]).select([1]), resolution=16).labels(["a cat"])
+
+
 def test_class_names_match_as_folders_spell_them_and_a_mixture_keeps_its_order():
     labels = datasets.ClassLabel(names=["capital_a", "the_knight"])
     data = table([encode(picture(i)) for i in range(3)], label=[0, 1, 1]).cast_column("label", labels)

@@ -229,17 +229,19 @@ class Pictures:
         of no class named are left out. So it is with labels that have names, if all the classes are among
         them. Other classes are new names for the labels, in the labels' order.
 
-        Raises MinclipError when no caption is a class's name, the classes are not as many as the labels, or
-        a label's own name stands at another label's place among new names.
+        Raises MinclipError when no picture has one of the classes, they are not as many as the labels (or too
+        few, where labels are bare numbers), or a label's own name stands at another's place among new names.
         """
         place_of = {in_words(name): place for place, name in enumerate(class_names)}
         texts, known = self.texts, self.label_names
         own_place = {in_words(name): place for place, name in enumerate(known or ())}
         if known is not None and place_of.keys() <= own_place.keys():
             texts = [captions_of(text, known) for text in texts]
-        if isinstance(texts[0], int):
-            labels = np.array(texts)
-            count = len(known) if known is not None else labels.max() + 1
+        numbers = [-1 if text is None else text for text in texts]
+        if all(isinstance(number, int) for number in numbers):
+            labels = np.array(numbers)
+            # Of bare numbers the last classes may have no picture here.
+            count = len(known) if known is not None else max(labels.max() + 1, len(class_names))
             if count != len(class_names):
                 raise MinclipError(
                     f"{self.faults.source} has {count} labels, but {len(class_names)} classes are named. Name one class "
