@@ -105,18 +105,23 @@ def append_metrics(folder: Path, record: dict) -> None:
         ) from error
 
 
-def rewind_metrics(folder: Path, step: int) -> list[dict]:
-    """The records up to `step`; later ones, of steps that died before their checkpoint, are dropped."""
+def read_metrics(folder: Path, step: int) -> list[dict]:
+    """The records up to `step`; later ones are of steps that died before their checkpoint."""
     path, records = folder / METRICS, []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:  # the line that was being written when the process died
             continue
-    records = [record for record in records if record["step"] <= step]
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    write_atomically(path, lambda file: file.write(text.encode()))
-    return records
+        if isinstance(record, dict) and isinstance(record.get("step"), int):  # not somebody's note
+            records.append(record)
+    return [record for record in records if record["step"] <= step]
+
+
+def rewind_metrics(folder: Path, step: int) -> None:
+    """Drop the records of later steps from the file."""
+    text = "".join(json.dumps(record) + "\n" for record in read_metrics(folder, step))
+    write_atomically(folder / METRICS, lambda file: file.write(text.encode()))
 
 
 def set_aside_earlier_run(folder: Path) -> None:

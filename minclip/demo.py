@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from . import distributed
-from .checkpoint import write_atomically
+from .checkpoint import METRICS, write_atomically
 from .clip import CLIP
 from .data.glyphs import Atlas, load_atlas
 from .data.painting import GlyphPairs
+from .errors import MinclipError
 from .evaluation import evaluate_glyphs
 from .presets import Preset, new_model
 from .pretrained import save
@@ -37,11 +38,19 @@ def captions_to_read(pairs: GlyphPairs, seed: int) -> list[str]:
 def train_on_pairs(
     preset: Preset, pairs: Pairs, captions: list[str], run: Path | None, device: torch.device, resume: bool = False
 ) -> tuple[CLIP, CLIPTokenizer, list[dict]]:
-    """The same for any stream of pairs; `captions` are for the tokenizer to learn its merges from."""
+    """The same for any stream of pairs; `captions` are for the tokenizer to learn its merges from.
+
+    Raises what `fit` and `save` do, and MinclipError where a run that had ended has lost its records.
+    """
     model, tokenizer = new_model(preset.model, captions, preset.train.seed)
     records = fit(model.to(device), tokenizer, pairs, preset.train, run, resume)
     if run is not None and distributed.rank() == 0:
         save(model, tokenizer, run)
+    if not records:
+        raise MinclipError(
+            f"The run in {run} had ended before, and its {METRICS} is gone or empty, so that there are no figures to "
+            f"report. The model is whole, and saved: evaluate {run}, or train anew in another folder."
+        )
     return model, tokenizer, records
 
 

@@ -25,6 +25,7 @@ from .checkpoint import (
     append_metrics,
     random_states,
     read_checkpoint,
+    read_metrics,
     restore_random_states,
     rewind_metrics,
     set_aside_earlier_run,
@@ -318,8 +319,9 @@ def resume_from(
     every = checkpoint["random_states"]  # one row a process; if there are more of us now, some share
     # A copy, because torch reads a generator's state from the beginning of its storage, whatever the view.
     restore_random_states({kind: rows[distributed.rank() % len(rows)].clone() for kind, rows in every.items()})
-    first = distributed.rank() == 0
-    return checkpoint["step"], rewind_metrics(folder, checkpoint["step"]) if first else []
+    if distributed.rank() == 0:
+        rewind_metrics(folder, checkpoint["step"])
+    return checkpoint["step"], read_metrics(folder, checkpoint["step"])
 
 
 def check_finite(record: dict, folder: Path | None) -> None:

@@ -19,10 +19,11 @@ import pytest
 import torch
 
 import minclip
-from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, checkpoint
+from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, checkpoint, demo
 from minclip.checkpoint import CHECKPOINT, METRICS, PREVIOUS, read_checkpoint, write_atomically
 from minclip.data.painting import GlyphPairs
 from minclip.data.tasks import DIGITS
+from minclip.presets import Preset
 from minclip.train import check_normalizable, learning_rate, make_optimizer
 
 CONFIG = TrainConfig(images_seen=8 * 24, batch_size=8, checkpoint_every=3, log_every=2, warmup=0.2)
@@ -224,6 +225,25 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, unbroken):
     model, records = train(tmp_path, resume=True)
     assert_same_bits(model.state_dict(), unbroken["model"])
     assert records[-1]["step"] == 24 and (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_lines_that_are_no_records_are_passed_over(tmp_path):
+    train(tmp_path)
+    with open(tmp_path / METRICS, "a") as file:
+        file.write('{"note": "mine"}\n[1]\n{"step": "last"}\n{"step": 2')
+    _, records = train(tmp_path, resume=True)
+    assert [record["step"] for record in records] == sorted({*range(2, 25, 2), *range(3, 25, 3)})
+
+
+def test_a_finished_run_without_its_records_is_saved_and_the_loss_of_them_named(tmp_path):
+    preset = Preset(new_model().config, train=CONFIG)
+    how = (NoisePairs(), ["noise"], tmp_path, torch.device("cpu"))
+    model, _, _ = demo.train_on_pairs(preset, *how)
+    (tmp_path / METRICS).unlink()
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(MinclipError, match="metrics.jsonl is gone or empty"):
+        demo.train_on_pairs(preset, *how, resume=True)
+    assert_same_bits(minclip.load(tmp_path)[0].state_dict(), model.state_dict())
 
 
 # Real processes, killed
