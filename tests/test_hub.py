@@ -229,6 +229,25 @@ def test_class_labels_stand_for_their_names():
     ]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("form", ["numpy", "torch", "arrow"])
+def test_a_data_set_in_another_format_gives_the_same_pairs(form, streaming):
+    labels = datasets.ClassLabel(names=["tabby_cat", "dog"])
+    data = table([encode(picture(i)) for i in range(4)], label=[0, 1, 1, 0]).cast_column("label", labels)
+    data = data.to_iterable_dataset() if streaming else data
+    (images, captions), (same, words) = (
+        next(load_pairs(d, resolution=16).batches(4)) for d in (data, data.with_format(form))
+    )
+    assert torch.equal(images, same) and captions == words
+
+
+def test_a_stream_after_map_gives_its_pairs():
+    mapped = good().to_iterable_dataset().map(lambda row: {"caption": row["caption"].upper()})
+    images, captions = next(load_pairs(mapped, resolution=RESOLUTION).batches(COUNT))
+    expected, words = next(load_pairs(good().to_iterable_dataset(), resolution=RESOLUTION).batches(COUNT))
+    assert torch.equal(images, expected) and captions == [word.upper() for word in words]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_crops_gathered_from_the_cache_are_slices_of_the_pictures(data):
@@ -375,6 +394,11 @@ def test_sources_that_cannot_be_opened_get_one_sentence(sources, tmp_path, monke
     with pytest.raises(MinclipError, match="no split 'test'; it has train"):
         load_pairs(datasets.DatasetDict(train=good()), "test", resolution=16)
     assert load_pictures(sources["table.parquet"], "test", resolution=16).images.shape == (COUNT, 3, 16, 16)
+
+
+def test_what_no_pairs_can_be_read_from_gets_one_sentence():
+    with pytest.raises(MinclipError, match="has a transform.*with map"):
+        load_pairs(good().with_transform(dict), resolution=16)
 
 
 def test_addresses_are_not_fetched():

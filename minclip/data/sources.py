@@ -165,11 +165,19 @@ def open_undecoded(source, split, streaming, image_column, text_column, with_num
     import datasets
 
     dataset, name = open_source(source, split, streaming)
+    if getattr(dataset, "format", {}).get("type") == "custom":
+        raise MinclipError(f"{name} has a transform, but its pictures are read undecoded. Apply that with map instead.")
+    dataset = dataset.with_format(None)  # whose cells are Python's, whatever format the caller reads them in
     features = features_of(dataset, name)
     columns = find_columns(features, name, image_column, text_column, with_numbers)
     dataset = dataset.select_columns([columns.image, columns.text])
     if isinstance(features[columns.image], datasets.Image):
-        dataset = dataset.cast_column(columns.image, datasets.Image(decode=False))
+        undecoded = datasets.Image(decode=False)
+        if dataset.features is None:  # a stream forgets them in map
+            known = {columns.image: undecoded, columns.text: features[columns.text]}
+            dataset = dataset.cast(datasets.Features(known))
+        else:
+            dataset = dataset.cast_column(columns.image, undecoded)
     elif isinstance(source, str | Path):  # paths in a file start from its own folder
         columns = replace(columns, folder=Path(source) if Path(source).is_dir() else Path(source).parent)
     return dataset, columns, name
