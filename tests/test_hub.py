@@ -397,8 +397,14 @@ def test_sources_that_cannot_be_opened_get_one_sentence(sources, tmp_path, monke
 
 
 def test_what_no_pairs_can_be_read_from_gets_one_sentence():
+    with pytest.raises(MinclipError, match="'caption' of the data set cannot hold both"):
+        load_pairs(good(), image_column="caption", caption_column="caption", resolution=16)
     with pytest.raises(MinclipError, match="has a transform.*with map"):
         load_pairs(good().with_transform(dict), resolution=16)
+    with pytest.raises(MinclipError, match="is a stream.*without streaming"):
+        load_pictures(good().to_iterable_dataset(), resolution=16)
+    with pytest.raises(MinclipError, match="workers is -1"):
+        next(load_pairs(good(), resolution=16, cache_gb=0, workers=-1).batches(2))
 
 
 def test_addresses_are_not_fetched():

@@ -239,8 +239,10 @@ def encoded(value, folder: Path | None) -> tuple[bytes | str | None, str | None]
 def run_decoder(decoder: Decoder, batches: Iterable[list], workers: int) -> Iterator:
     """decoder's answer to each batch, in order; worked out ahead of need by `workers` processes, if any.
 
-    Raises MinclipError when a worker process dies.
+    Raises MinclipError when a worker process dies, or fewer than none are asked for.
     """
+    if workers < 0:
+        raise MinclipError(f"workers is {workers}; give the number of processes that decode pictures, or 0 for none.")
     loader = DataLoader(
         decoder, batch_sampler=batches, collate_fn=_as_is, num_workers=workers, worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # or it would draw from the global one, which belongs to training

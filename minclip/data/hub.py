@@ -272,8 +272,13 @@ def load_pictures(
     source, split="test", image_column: str | None = None, caption_column: str | None = None,
     *, resolution: int, workers: int = 0,
 ) -> Pictures:  # fmt: skip
-    """Every picture of a source, centre cropped, with its caption or label; arguments as `load_pairs`."""
+    """Every picture of a source, centre cropped, with its caption or label; arguments and errors as `load_pairs`.
+
+    Raises MinclipError for a stream, too.
+    """
     dataset, columns, name = open_undecoded(source, split, False, image_column, caption_column, with_numbers=True)
+    if not hasattr(dataset, "__len__"):
+        raise MinclipError(f"{name} is a stream, and an evaluation holds all its pictures; open it without streaming.")
     if len(dataset) == 0:
         raise MinclipError(f"{name} holds no rows.")
     transform = partial(resize_and_crop, resolution=resolution)

@@ -113,7 +113,7 @@ def find_columns(features: dict, name: str, image: str | None, text: str | None,
 
     with_numbers: labels that are bare numbers will do, as in evaluation they may
 
-    Raises MinclipError, listing the columns, when one is missing or none is obvious.
+    Raises MinclipError, listing the columns, when one is missing or none is obvious; and where both are one.
     """
     import datasets
 
@@ -130,6 +130,8 @@ def find_columns(features: dict, name: str, image: str | None, text: str | None,
             asked = f"has no column {column!r}" if column else f"has no column that obviously holds {what}"
             listed = ", ".join(f"{c} ({kinds[c]})" for c in features)
             raise MinclipError(f"{name} {asked}. Its columns: {listed}. Name one with {option}.")
+    if image == text:
+        raise MinclipError(f"Column {image!r} of {name} cannot hold both the pictures and their captions; name two.")
     if kinds[image] not in ("image", "text"):
         raise MinclipError(f"Column {image!r} of {name} holds {kinds[image]}s, not pictures or the paths of pictures.")
     label_names = features[text].names if isinstance(features[text], datasets.ClassLabel) else None
