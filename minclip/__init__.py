@@ -1,8 +1,8 @@
 """minclip: build CLIP from nothing, train it, and measure every claim made for it.
 
-Read the package in this order: data/glyphs, data/painting, data/images, data/tasks, data/shifts, data/sources,
-data/decoding, data/hub, tokenizer, encoders, clip, loss, gradient_cache, train, zeroshot, baselines, probe, supervised,
-robustness, openai_weights, transformers_weights, pretrained.
+Read the package in this order: data/glyphs, data/images, data/painting, data/tasks, data/shifts, data/sources,
+data/decoding, data/hub, tokenizer, encoders, clip, loss, checkpoint, gradient_cache, distributed, train, zeroshot,
+baselines, probe, supervised, robustness, openai_weights, transformers_weights, pretrained.
 Imports point upwards only.
 """
 

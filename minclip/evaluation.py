@@ -15,7 +15,7 @@ from .data.painting import GlyphPairs, Paint
 from .data.tasks import Task, glyph_tasks, handwritten_digits
 from .probe import linear_probe, probe_features
 from .tokenizer import CLIPTokenizer
-from .zeroshot import encode_images, encode_texts, retrieval, zero_shot_classifier
+from .zeroshot import check_finite, encode_images, encode_pictures, encode_texts, retrieval, zero_shot_classifier
 
 HANDWRITTEN_FOR_TRAINING = 1000  # of the 1,797 scans; probes are tested on the rest
 
@@ -45,10 +45,10 @@ class TaskResult:
 
 
 def evaluate_task(model: CLIP, tokenizer: CLIPTokenizer, task: Task) -> TaskResult:
-    """Classify the task's pictures by its class names alone."""
+    """Classify the task's pictures by its class names alone. Raises MinclipError for features that are not finite."""
     classifier = zero_shot_classifier(model, tokenizer, task.class_names, task.templates)
-    features = encode_images(model, preprocess(task.images, model.config))
-    return TaskResult(task, (model.logit_scale.detach().exp() * features @ classifier).cpu())
+    features = encode_pictures(model, task.images)
+    return TaskResult(task, check_finite(model.logit_scale.detach().exp() * features @ classifier).cpu())
 
 
 def evaluate_tasks(model: CLIP, tokenizer: CLIPTokenizer, tasks: dict[str, Task]) -> dict[str, TaskResult]:

@@ -7,16 +7,10 @@ import torch
 
 from .clip import CLIP
 from .data.hub import Pictures
-from .data.images import normalize
 from .data.sources import captions_of
 from .errors import MinclipError
 from .tokenizer import CLIPTokenizer
-from .zeroshot import CHUNK, accuracy, encode_images, encode_texts, retrieval, zero_shot_classifier
-
-
-def encode_pictures(model: CLIP, images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, R, R) uint8 -> (N, E) unit features; a chunk at a time becomes floats."""
-    return torch.cat([encode_images(model, normalize(chunk)) for chunk in images.split(CHUNK)])
+from .zeroshot import accuracy, encode_pictures, encode_texts, retrieval, zero_shot_classifier
 
 
 def classify_pictures(
@@ -42,6 +36,8 @@ def classify_pictures(
 def retrieve_pictures(model: CLIP, tokenizer: CLIPTokenizer, pictures: Pictures) -> dict[str, float]:
     """Recall both ways among the pictures and their captions; of several captions, the first.
 
+    Pictures that share a caption cannot be told apart by it: of three or more, tied, none counts as found first.
+
     Raises MinclipError when a picture has no words.
     """
     captions = [captions_of(text, pictures.label_names) for text in pictures.texts]
@@ -53,7 +49,8 @@ def retrieve_pictures(model: CLIP, tokenizer: CLIPTokenizer, pictures: Pictures)
         )
     first = [some[0] for some in captions]
     image_features = encode_pictures(model, pictures.images)
-    return {"pictures": len(first), **retrieval(image_features, encode_texts(model, tokenizer, first))}
+    recalls = retrieval(image_features, encode_texts(model, tokenizer, first))
+    return {"pictures": len(first), "different_captions": len(set(first)), **recalls}
 
 
 def read_class_names(file: Path) -> list[str]:

@@ -6,9 +6,11 @@ text features. No picture is looked at, no gradient taken. Notebook 06.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .data.images import preprocess
 from .errors import MinclipError
 from .loss import strips
 
@@ -80,6 +82,15 @@ def encode_images(model, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([model.encode_image(chunk.to(device)).float() for chunk in images.split(CHUNK)])
 
 
+def encode_pictures(model, images: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """uint8 pictures, an array (N, H, W, 3) or a tensor (N, 3, H, W) -> (N, E) float32 unit features.
+
+    As `encode_images(model, preprocess(images, model.config))`, but only a chunk at a time becomes floats.
+    """
+    chunks = (images[i : i + CHUNK] for i in range(0, max(1, len(images)), CHUNK))
+    return torch.cat([encode_images(model, preprocess(chunk, model.config)) for chunk in chunks])
+
+
 class evaluating:
     """`with evaluating(model):` BatchNorm and dropout as in use, then back to the mode before."""
 
@@ -94,9 +105,19 @@ class evaluating:
         self.model.train(self.was_training)
 
 
+def check_finite(similarities: torch.Tensor) -> torch.Tensor:
+    """The similarities as they are. Raises MinclipError for NaN, which compares as nearest of all, and infinity."""
+    if not similarities.isfinite().all():
+        raise MinclipError("The features hold NaN or infinity; look at the model that made them.")
+    return similarities
+
+
 def accuracy(image_features: torch.Tensor, classifier: torch.Tensor, labels: torch.Tensor, top: int = 1) -> float:
-    """Share of pictures (N, E) whose label (N,) is among the `top` classes of a classifier (E, K)."""
-    best = (image_features @ classifier).topk(min(top, classifier.shape[1]), dim=1).indices
+    """Share of pictures (N, E) whose label (N,) is among the `top` classes of a classifier (E, K).
+
+    Raises MinclipError for features that are not finite.
+    """
+    best = check_finite(image_features @ classifier).topk(min(top, classifier.shape[1]), dim=1).indices
     return (best == labels.to(best.device)[:, None]).any(dim=1).float().mean().item()
 
 
@@ -121,9 +142,7 @@ def retrieval(
     ):
         ahead = []
         for strip in strips(len(queries), 2048):  # all N x N similarities of 32,768 pairs would be 4.3 GB
-            rows = queries[strip] @ answers.T
-            if not rows.isfinite().all():  # NaN compares as nearest of all
-                raise MinclipError("The features hold NaN or infinity; look at the model that made them.")
+            rows = check_finite(queries[strip] @ answers.T)
             matching = rows.diagonal(strip.start)[:, None]
             ahead.append((rows > matching).sum(1) + ((rows == matching).sum(1) - 1) / 2)
         ahead = torch.cat(ahead)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip import MinclipError, retrieval, zero_shot_classifier
-from minclip.zeroshot import CHUNK, accuracy, encode_images, encode_texts, evaluating
+from minclip import MinclipError, preprocess, retrieval, zero_shot_classifier, zeroshot
+from minclip.zeroshot import CHUNK, accuracy, encode_images, encode_pictures, encode_texts, evaluating
 
 NAMES = ["a cat", "two dogs", "no fox"]
 
@@ -85,6 +85,21 @@ def test_accuracy_of_a_known_case():
     assert accuracy(features, classifier, labels) == 0.5
     assert accuracy(features, classifier, labels, top=2) == 0.75
     assert accuracy(features, classifier, labels, top=9) == 1.0
+    with pytest.raises(MinclipError, match="NaN"):
+        accuracy(features * math.nan, classifier, labels)
+
+
+def test_pictures_in_chunks_are_pictures_at_once(tiny):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (CHUNK + 3, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    at_once = encode_images(tiny, preprocess(images, tiny.config))
+    torch.testing.assert_close(encode_pictures(tiny, images), at_once)
+    as_array = images.permute(0, 2, 3, 1).numpy()
+    with pytest.MonkeyPatch.context() as patch:  # no more than a chunk is ever preprocessed
+        seen = []
+        patch.setattr(zeroshot, "preprocess", lambda some, config: seen.append(len(some)) or preprocess(some, config))
+        encode_pictures(tiny, as_array)
+    assert seen == [CHUNK, 3]
 
 
 @given(st.integers(1, 12), st.integers(0, 99))
