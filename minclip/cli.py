@@ -1,4 +1,4 @@
-"""The command line: `python -m minclip demo | pretrain | evaluate | experiment | bench | check | progress`, each with --help.
+"""The command line: `python -m minclip demo | pretrain | evaluate | experiment | bench | check | progress`.
 
 Options are the fields of these dataclasses and of the recipes they hold, through `tyro`. A mistake of
 the user's ends in one sentence and a non-zero exit code, never in a traceback.
@@ -6,7 +6,9 @@ the user's ends in one sentence and a non-zero exit code, never in a traceback.
 
 import os
 import platform
+import shlex
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -106,14 +108,15 @@ class Pretrain(Recipe):
             atlas = load_atlas(resolution, self.fonts)
             name_skipped_fonts(atlas.skipped)
             _, _, records = train_on_glyphs(self.recipe, atlas, self.run, device, self.resume)
-            faults, evaluate = {}, f"evaluate {self.run}"
+            faults, evaluate = {}, ["evaluate", str(self.run)]
         else:
             options = asdict(self.source)
             pairs = load_pairs(options.pop("data"), resolution=resolution, device=device, **options)
             _, _, records = train_on_pairs(self.recipe, pairs, pairs.sample_captions(), self.run, device, self.resume)
-            faults, evaluate = pairs.faults.reasons, f"evaluate {self.run} --data {self.source.data}"
+            faults = pairs.faults.reasons
+            evaluate = ["evaluate", str(self.run), "--data", self.source.data, "--split", self.source.split]
         if distributed.rank() == 0:
-            print(f"Saved in {self.run}. Next: python -m minclip {evaluate}")
+            print(f"Saved in {self.run}. Next: python -m minclip {shlex.join(evaluate)}")
         return {"device": describe_device(device), "skipped_pictures": faults, **records[-1]}
 
 
@@ -141,7 +144,9 @@ class Evaluate:
             return self.evaluate_data(model, tokenizer)
         if self.classes is not None:
             raise MinclipError("--classes names the classes of a data set; give that with --data.")
-        figures, _ = evaluate_glyphs(model, tokenizer, load_atlas(model.config.image_resolution, self.fonts))
+        atlas = load_atlas(model.config.image_resolution, self.fonts)
+        name_skipped_fonts(atlas.skipped)
+        figures, _ = evaluate_glyphs(model, tokenizer, atlas)
         print(figures_as_text(figures))
         return figures
 
@@ -151,6 +156,13 @@ class Evaluate:
         pictures = load_pictures(options.pop("data"), resolution=model.config.image_resolution, **options)
         if class_names is None:
             figures = {"retrieval": retrieve_pictures(model, tokenizer, pictures)}
+            count, different = (figures["retrieval"][key] for key in ("pictures", "different_captions"))
+            if 2 * different <= count:
+                print(
+                    f"Only {different} of {count} captions differ, and pictures that share one cannot be told apart by it. "
+                    "If these are names of classes, write them into a file and give that as --classes.",
+                    file=sys.stderr,
+                )
         else:
             figures = {"zero_shot": classify_pictures(model, tokenizer, pictures, class_names, self.templates)}
         for name, value in next(iter(figures.values())).items():
@@ -238,9 +250,10 @@ class Experiment:
         began = perf_counter()
         results = {**experiment.run(setting), "provenance": provenance(setting, perf_counter() - began)}
         print(experiment.as_text(results))
-        if self.picture is not None:
-            plots.write(experiment.plot, results, self.picture)
         return results
+
+    def draw(self, results: dict) -> None:
+        plots.write(import_module(f"minclip.experiments.{self.name}").plot, results, self.picture)
 
 
 @dataclass
@@ -263,6 +276,10 @@ class Bench:
     """Write the results to this file, too."""
 
     def __call__(self) -> dict:
+        if self.rounds < 1:
+            raise MinclipError(f"rounds is {self.rounds}; let the rivals run at least once.")
+        if self.picture is not None and "growth" not in self.what:
+            raise MinclipError("--picture draws the growth of time and memory; add growth to --what.")
         folder = Path(__file__).parent.parent / "tests" / "benchmarks"
         if not folder.is_dir():
             raise MinclipError(
@@ -282,9 +299,12 @@ class Bench:
             report["large-batch"] = throughput.bench_large_batch(device, size, chunk)
         if "growth" in self.what:
             report["growth"] = growth.bench(device)
-            if self.picture is not None:
-                growth.plot(report["growth"], self.picture)
         return report
+
+    def draw(self, results: dict) -> None:
+        import growth
+
+        plots.write(growth.plot, results["growth"], self.picture)
 
 
 @dataclass
@@ -306,6 +326,7 @@ class Progress:
         return {"exercises": [asdict(exercise) for exercise in exercises]}
 
 
+ABOUT = "Build CLIP, train it, and measure what is claimed for it. Each command has its own --help."
 COMMANDS = {
     "demo": Demo, "pretrain": Pretrain, "evaluate": Evaluate, "experiment": Experiment, "bench": Bench, "check": Check, "progress": Progress,
 }  # fmt: skip
@@ -316,12 +337,28 @@ def find_device(name: str | None) -> torch.device:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise MinclipError(
             f"The device {name!r} cannot be used: {str(error).splitlines()[0]} Try --device cpu."
         ) from error
+
+
+def check_outputs(command) -> None:
+    """Before the work, whether what is to be written at its end can be. Raises MinclipError where it cannot."""
+    picture = getattr(command, "picture", None)
+    if picture is not None and picture.suffix not in (".png", ".pdf", ".svg"):
+        raise MinclipError(f"--picture is {picture}; let its name end in .png, .pdf or .svg.")
+    for path in filter(None, (picture, command.json)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+            if path.is_dir():
+                raise IsADirectoryError("it is a folder")
+        except OSError as error:
+            raise MinclipError(f"{path} cannot be written: {error}. Name another file.") from error
 
 
 def name_skipped_fonts(skipped: dict[str, str]) -> None:
@@ -348,7 +385,7 @@ def parse(arguments: list[str]):
         if name == "pretrain":
             default.run = Path("runs") / preset
         return tyro.cli(COMMANDS[name], args=arguments[1:], default=default, prog=f"python -m minclip {name}")
-    return tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, prog="python -m minclip", description=__doc__)
+    return tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments, prog="python -m minclip", description=ABOUT)
 
 
 def named_preset(arguments: list[str]) -> str:
@@ -365,14 +402,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
+        check_outputs(command)
         with distributed.joined():
             results = command()
             if command.json is not None and distributed.rank() == 0:
                 write_json(command.json, results)
+        if getattr(command, "picture", None) is not None:
+            command.draw(results)
     except MinclipError as error:
         print(f"minclip: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"\nminclip: {stop or 'Stopped.'}", file=sys.stderr)
+        print(f"\nminclip: {str(stop) or 'Stopped.'}", file=sys.stderr)
         return 130
     return 0

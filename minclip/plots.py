@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
+from .checkpoint import write_atomically
 from .errors import MinclipError
 
 # Okabe & Ito (2008), "Color universal design".
@@ -45,11 +46,14 @@ def use_style() -> None:
 
 
 def write(draw: Callable, results, path: Path) -> None:
-    """Let `draw(results)` make a figure, and write it to a file (.png, .pdf) in the course's style."""
+    """Let `draw(results)` make a figure, and write it to a file (.png, .pdf, .svg) in the course's style.
+
+    Raises MinclipError where nothing can be written.
+    """
     with plt.rc_context():
         use_style()
         draw(results)
-        plt.savefig(path)
+        write_atomically(path, lambda file: plt.savefig(file, format=path.suffix[1:]))
         plt.close()
 
 

@@ -7,6 +7,7 @@ OpenAI, open_clip and transformers publish besides. Files are safetensors, or to
 """
 
 import json
+import os
 import re
 import warnings
 from dataclasses import asdict
@@ -111,8 +112,8 @@ def load(
 
 def locate(name: str | Path) -> Path:
     """The file of weights that `name` means, downloaded if it is the hub's."""
-    path = BUNDLED / name if (BUNDLED / name).is_dir() else Path(name)
-    if not path.exists():
+    path = BUNDLED / name if os.path.isdir(BUNDLED / name) else Path(name)
+    if not os.path.exists(path):  # which, unlike path.exists(), only says no to a name that is too long
         owner = re.fullmatch(r"([\w-][\w.-]*)/[\w.-]+", str(name))
         if owner is None or Path(owner[1]).is_dir():  # a slip in the name of a folder is not looked up on the hub
             bundled = sorted(folder.name for folder in BUNDLED.glob("*/")) if BUNDLED.is_dir() else []
@@ -168,8 +169,9 @@ def read_model(path: Path, quick_gelu: bool | None) -> tuple[CLIP, CLIPTokenizer
             quick_gelu = open_clip.get("quick_gelu", False)
         if quick_gelu is None and not is_torchscript(path):
             warnings.warn(
-                f"Nothing in {path} says which GELU its weights were trained with; taking them for OpenAI's, which use "
-                "QuickGELU. Most that open_clip trained want load(..., quick_gelu=False).",
+                f"Nothing in {path} says which GELU its weights were trained with, nor in how many heads they attend; "
+                "taking them for OpenAI's, with QuickGELU and 64 numbers a head. Most that open_clip trained want "
+                "load(..., quick_gelu=False); minclip's own want the config.json that was saved beside them.",
                 stacklevel=3,
             )
         width, head_width = (open_clip.get("vision_cfg", {}).get(key) for key in ("width", "head_width"))

@@ -1,5 +1,6 @@
 """Painted pairs: fixed by (seed, index), told the truth about, and hardly ever alike."""
 
+import math
 import re
 
 import numpy as np
@@ -172,6 +173,12 @@ def test_noise_is_speckle_of_the_strength_asked(atlas):
     noise = torch.cat([pairs.batch(1, 0, i)[0] - calm.batch(1, 0, i)[0] for i in range(64)])
     strongest = noise[:, :, :8].flatten(1).std(dim=1).max()
     assert 0.1 < strongest < 0.2  # clamping to [0, 1] takes some of it
+
+
+@pytest.mark.parametrize("mistake", [{"zoom": -1}, {"noise": math.nan}, {"shift": math.inf}, {"coloured": 7}])
+def test_paint_that_cannot_be(mistake):
+    with pytest.raises(MinclipError, match=f"paint.{next(iter(mistake))} is"):
+        Paint(**mistake)
 
 
 def test_no_glyph_no_pairs(atlas):

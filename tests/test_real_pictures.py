@@ -86,8 +86,9 @@ def test_what_was_trained_on_files_is_named_zero_shot(run, colours, capsys):
     assert evaluate(run, colours, *short)["zero_shot"]["top_1"] > 0.9
 
 
-def test_retrieval_without_class_names(run, colours):
+def test_retrieval_without_class_names(run, colours, capsys):
     figures = evaluate(run, colours)["retrieval"]
+    assert figures["different_captions"] == 4 and "Only 4 of 80 captions differ" in capsys.readouterr().err
     # Twenty pictures share each caption, so R@10 of a perfect model is about a half; chance is 1/8.
     assert figures["pictures"] == 80 and figures["image_to_text_R@10"] > 0.3
 

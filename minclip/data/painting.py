@@ -6,8 +6,9 @@ distinct captions; how often two in a batch agree is up to the shares in `Paint`
 one expression on whatever device holds the atlas: no worker processes, no files. Notebook 01.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -61,6 +62,14 @@ class Paint:
     coloured: float = 0.25  # share of pictures in coloured ink and paper
     colours_named: float = 0.6  # share of the coloured pictures whose captions name the colours
     described: float = 0.25  # share of the black ones on white whose captions say more than the name
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            most = 1 if name in ("coloured", "colours_named", "described") else math.inf
+            if not (0 <= value <= most and math.isfinite(value)):
+                raise MinclipError(
+                    f"paint.{name} is {value}; give {'a share in [0, 1]' if most == 1 else '0 or more'}."
+                )
 
 
 class GlyphPairs:

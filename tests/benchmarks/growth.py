@@ -9,8 +9,8 @@ with fitted exponents and the batch at which the loss costs as much as the encod
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from throughput import batch
 from minclip import CLIP, contrastive_loss
 from minclip.loss import TiledLogSumExp, tiled_contrastive_loss
 from minclip.measure import describe_machine, peak_memory, seconds
+from minclip.plots import PALETTE
 from minclip.presets import PRESETS
 from minclip.train import backward_in_chunks
 
@@ -145,14 +146,9 @@ def fits(points: list[Point]) -> dict:
     return found
 
 
-def plot(report: dict, file: Path) -> None:
+def plot(report: dict) -> None:
     """Time and memory against candidates, on logarithmic axes; hollow where only a part was measured."""
-    import matplotlib.pyplot as plt
-
-    from minclip.plots import PALETTE, use_style
-
-    use_style()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    _, axes = plt.subplots(1, 2, figsize=(9, 3.6))
     for colour, what in zip(PALETTE, dict.fromkeys(p["what"] for p in report["points"])):
         for ax, quantity in zip(axes, ("seconds", "gib")):
             known = [p for p in report["points"] if p["what"] == what and p[quantity]]
@@ -174,5 +170,3 @@ def plot(report: dict, file: Path) -> None:
     axes[0].set(xlabel="candidates", ylabel="seconds", title="Time of a forward and a backward pass")
     axes[1].set(xlabel="candidates", ylabel="GiB", title="Memory, beyond what lay there before")
     axes[0].legend()
-    figure.savefig(file)
-    plt.close(figure)
