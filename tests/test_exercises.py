@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -121,6 +122,37 @@ def test_the_guide_lists_every_exercise_with_its_points(path):
             assert f"| `{about['grade_id']}` | {difficulty} | {minutes} | {points} |" in guide
             assert about.get("points", int(points)) == int(points)  # a written answer has its own
     assert re.search(rf"\| \*\*{path.stem[:2]} .*\*\* \| \| \| \*\*{total}\*\* \|", guide)
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("git", "make", "tar"))), reason="wants git, make and tar")
+def test_the_students_copy_lacks_solutions_and_leaves_the_instructors_alone(tmp_path):
+    """The guide's recipe, as it stands there: once where ../for-students exists, once where it does not."""
+    clone, copy = tmp_path / "clone", tmp_path / "for-students"
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "solutions/README.md", "tests/test_exercises.py"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith("GIT_")
+    }  # no repository but the clone
+    own |= {f"GIT_{role}_{what}": "ada@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+    def shell(commands, where):
+        run = subprocess.run(["sh", "-c", commands], cwd=where, env=own, capture_output=True, text=True)
+        return run.returncode, run.stdout
+
+    assert shell("git init && git add -A && git commit -m all", clone)[0] == 0
+    guide = (ROOT / "solutions" / "README.md").read_text("utf-8").split("## Withholding the solutions")[1]
+    recipe = guide.split("```")[1]
+    copy.mkdir()
+    assert shell(recipe, clone)[0] != 0
+    assert (clone / "solutions").is_dir() and shell("git status --short", clone) == (0, "")
+    copy.rmdir()
+    assert shell(recipe, clone)[0] == 0
+    assert (clone / "solutions").is_dir() and shell("git status --short", copy) == (0, "")
+    for target in ("test", "exercises"):
+        assert "solutions" in shell(f"make -n {target}", clone)[1]
+        code, said = shell(f"make -n {target}", copy)
+        assert code == 0 and "solutions" not in said
 
 
 # The checks
