@@ -16,13 +16,13 @@ from traitlets.config import Config
 
 from .errors import MinclipError
 
-TO_DO, PASSES, FAILS, WRITTEN = "to do", "passes", "fails", "written"
+TO_DO, PASSES, FAILS, WRITTEN, DAMAGED = "to do", "passes", "fails", "written", "damaged"
 
 
 @dataclass
 class Exercise:
-    """assignment: the notebook's name; name: the function's; state: to do, passes, fails, or written (marked by a person);
-    why: the first line of what the check said, where it fails"""
+    """assignment: the notebook's name; name: the function's; state: to do, passes, fails, written (marked by a person), or
+    damaged (a whole notebook); why: the first line of what the check said, where it fails"""
 
     assignment: str
     name: str
@@ -42,12 +42,12 @@ def find_notebooks(place: Path) -> list[Path]:
 
 
 def run_notebook(path: Path) -> list[Exercise]:
-    """Its exercises, in order. Raises MinclipError when the file is no notebook."""
+    """Its exercises, in order; or the one line that it is damaged, so that the other notebooks still get theirs."""
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
         cells = [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("nbgrader", {})) for cell in cells]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise MinclipError(f"{path} is not a notebook, or damaged ({error!s:.80}).") from error
+        return [Exercise(path.stem, "the whole file", DAMAGED, f"no notebook, or one cut off ({error!s:.80})")]
     matplotlib.use("agg")  # no windows
     config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
     shell = InteractiveShell(config=config, user_module=types.ModuleType("exercises"))
@@ -86,6 +86,7 @@ def as_text(exercises: list[Exercise]) -> str:
     for assignment in dict.fromkeys(exercise.assignment for exercise in exercises):
         own = [exercise for exercise in exercises if exercise.assignment == assignment]
         done = sum(exercise.state in (PASSES, WRITTEN) for exercise in own)
-        lines.append(f"{assignment.replace('_', ' ')}: {done} of {len(own)}")
+        damaged = any(exercise.state == DAMAGED for exercise in own)
+        lines.append(f"{assignment.replace('_', ' ')}: {DAMAGED if damaged else f'{done} of {len(own)}'}")
         lines += [f"  {exercise.name:<26}{exercise.state:<9}{exercise.why}".rstrip() for exercise in own]
     return "\n".join(lines)

@@ -76,11 +76,17 @@ def test_a_folder_of_one_assignment_will_do(half_done, capsys, monkeypatch):
     assert progress.find_notebooks(Path(".")) == [Path(f"{NAME}.ipynb")]
 
 
-@pytest.mark.parametrize("content", [None, "not json", "{}", '{"cells": [1]}'])
-def test_what_is_no_notebook_gets_a_sentence(tmp_path, capsys, content):
-    if content is not None:
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a" / "a.ipynb").write_text(content)
+def test_a_folder_without_a_notebook_gets_a_sentence(tmp_path, capsys):
     assert cli.main(["progress", str(tmp_path)]) == 1
     complaint = capsys.readouterr().err
     assert complaint.startswith("minclip: ") and complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["not json", "{}", '{"cells": [1]}'])
+def test_a_damaged_notebook_is_named_and_the_others_are_told(half_done, capsys, content):
+    (half_done / "07_cut_off.ipynb").write_text(content)
+    assert cli.main(["progress", str(half_done)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "06 zero shot: 2 of 7" in lines
+    line = lines[lines.index("07 cut off: damaged") + 1]
+    assert line.startswith("  the whole file            damaged  no notebook, or one cut off (")
