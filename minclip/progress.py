@@ -5,7 +5,10 @@ for itself whether its exercise is done.
 """
 
 import json
+import signal
+import threading
 import types
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,11 @@ from traitlets.config import Config
 from .errors import MinclipError
 
 TO_DO, PASSES, FAILS, WRITTEN, DAMAGED = "to do", "passes", "fails", "written", "damaged"
+SECONDS_A_CELL = 30  # as nbgrader has it
+
+
+class TooLong(BaseException):  # no Exception: an answer may catch those
+    """A cell ran past its time."""
 
 
 @dataclass
@@ -58,7 +66,7 @@ def run_notebook(path: Path) -> list[Exercise]:
             found.append(Exercise(path.stem, name, TO_DO if source.strip() == "YOUR ANSWER HERE" else WRITTEN))
         if kind != "code":
             continue
-        with capture_output():
+        with capture_output(), time_limit(SECONDS_A_CELL):
             error = shell.run_cell(source, silent=True)
             error = error.error_before_exec or error.error_in_exec
         if isinstance(error, KeyboardInterrupt):
@@ -68,6 +76,25 @@ def run_notebook(path: Path) -> list[Exercise]:
     return found
 
 
+@contextmanager
+def time_limit(seconds: int):
+    """Raises TooLong in what runs past it. No limit on Windows, nor outside the main thread: no alarm rings there."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_):
+        raise TooLong(f"ran past {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def judge(error: BaseException | None) -> tuple[str, str]:
     """State of an exercise, and why, from what its check raised."""
     if error is None:
@@ -75,9 +102,9 @@ def judge(error: BaseException | None) -> tuple[str, str]:
     if isinstance(error, NotImplementedError):
         return TO_DO, ""
     words = str(error).strip() or type(error).__name__
-    return FAILS, words.splitlines()[0] if isinstance(
-        error, AssertionError
-    ) else f"{type(error).__name__}: {words}".splitlines()[0]
+    if not isinstance(error, AssertionError | TooLong):
+        words = f"{type(error).__name__}: {words}"
+    return FAILS, words.splitlines()[0]
 
 
 def as_text(exercises: list[Exercise]) -> str:

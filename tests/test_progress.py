@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,31 @@ def test_a_damaged_notebook_is_named_and_the_others_are_told(half_done, capsys, 
     assert "06 zero shot: 2 of 7" in lines
     line = lines[lines.index("07 cut off: damaged") + 1]
     assert line.startswith("  the whole file            damaged  no notebook, or one cut off (")
+
+
+def small_notebook(path: Path, answer: str) -> list[tuple[str, str]]:
+    """State and why of two exercises: `first`, answered as given, and `second`, which is right."""
+    cells = []
+    for name, source in (("first", answer), ("second", "def second():\n    return 2")):
+        value = 1 if name == "first" else 2
+        check = f"assert {name}() == {value}, 'Not {value}.'"
+        for grade_id, text in ((name, source), (f"{name}-visible", check)):
+            grading = {"grade_id": grade_id, "solution": grade_id == name}
+            cells.append({"cell_type": "code", "metadata": {"nbgrader": grading}, "source": text})
+    path.write_text(json.dumps({"cells": cells}), "utf-8")
+    return [(exercise.state, exercise.why) for exercise in progress.run_notebook(path)]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm on Windows")
+def test_an_endless_answer_is_cut_off_and_the_next_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_A_CELL", 1)
+    answer = "def first():\n    while True:\n        pass"
+    before = signal.getsignal(signal.SIGALRM)
+    assert small_notebook(tmp_path / "a.ipynb", answer) == [("fails", "ran past 1 s"), ("passes", "")]
+    assert signal.getsignal(signal.SIGALRM) is before and signal.alarm(0) == 0
+
+
+def test_outside_the_main_thread_there_is_no_limit_and_no_error(tmp_path):
+    with ThreadPoolExecutor(1) as other:
+        told = other.submit(small_notebook, tmp_path / "a.ipynb", "def first():\n    return 1").result()
+    assert told == [("passes", ""), ("passes", "")]
