@@ -396,6 +396,15 @@ def test_sources_that_cannot_be_opened_get_one_sentence(sources, tmp_path, monke
     assert load_pictures(sources["table.parquet"], "test", resolution=16).images.shape == (COUNT, 3, 16, 16)
 
 
+def test_a_stream_that_breaks_off_gets_one_sentence(sources, tmp_path):
+    shard = sources["shard.tar"].read_bytes()
+    for name, content in {"empty.csv": b"", "torn.tar": shard[: shard.rindex(b"PNG") + 9]}.items():
+        (tmp_path / name).write_bytes(content)
+        for read in (lambda pairs: pairs.sample_captions(), lambda pairs: next(pairs.batches(2))):
+            with pytest.raises(MinclipError, match=f"{name} cannot be read.*whole"):
+                read(load_pairs(tmp_path / name, resolution=16, streaming=True))
+
+
 def test_what_no_pairs_can_be_read_from_gets_one_sentence():
     with pytest.raises(MinclipError, match="'caption' of the data set cannot hold both"):
         load_pairs(good(), image_column="caption", caption_column="caption", resolution=16)

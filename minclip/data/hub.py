@@ -33,7 +33,7 @@ from .decoding import (
 )
 from .images import resize_and_crop
 from .painting import uniforms_of
-from .sources import Columns, captions_of, open_undecoded
+from .sources import Columns, captions_of, open_undecoded, reading
 
 DECODED_AT_ONCE = 64  # pictures a worker process is given at a time while the cache fills
 WORTH_PROCESSES = 2000  # fewer pictures are decoded here before processes have started
@@ -165,20 +165,22 @@ class StreamedPairs:
             next(itertools.islice(rows, stride - batch_size, stride - batch_size), None)  # passes over the others'
 
     def rows(self, seed: int) -> Iterator[dict]:
-        """Rows for ever, epoch after epoch, each in another order."""
+        """Rows for ever, epoch after epoch, each in another order. Raises MinclipError when one cannot be read."""
         shuffled = self.dataset.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         for epoch in itertools.count():
             shuffled.set_epoch(epoch)
             row = None
-            for row in shuffled:
-                yield row
+            with reading(self.faults.source):
+                for row in shuffled:
+                    yield row
             if row is None:
                 raise MinclipError(f"{self.faults.source} holds no rows.")
 
     def sample_captions(self, limit: int = 100_000) -> list[str]:
         """As `ImagePairs.sample_captions`."""
         rows = self.dataset.select_columns(self.columns.text).take(limit)
-        return list(itertools.chain(*(captions_of(r[self.columns.text], self.columns.label_names) for r in rows)))
+        with reading(self.faults.source):
+            return list(itertools.chain(*(captions_of(r[self.columns.text], self.columns.label_names) for r in rows)))
 
 
 def cropped_batches(decoder, jobs, workers: int, faults: Faults) -> Iterator[tuple[torch.Tensor, list[str]]]:

@@ -6,7 +6,8 @@ Pictures stay encoded here; `decoding.py` decodes them and `hub.py` deals them o
 import glob
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,24 @@ FORMAT_OF_SUFFIX = {
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+@contextmanager
+def told(trouble: str, advice: str) -> Iterator[None]:
+    """Any error of the hub, the network or a parser becomes a MinclipError: each has its own, and says what it met."""
+    try:
+        yield
+    except MinclipError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:400].rstrip(".")
+        raise MinclipError(f"{trouble}. {reason}. {advice}.") from error
+
+
+def reading(name: str):
+    """`told` for what reads a stream's rows: a torn file or a lost connection shows only then."""
+    return told(f"{name} cannot be read", "Look whether its files are whole, and for a hub name at the connection")
+
+
 def open_source(source, split: str = "train", streaming: bool = False):
     """-> (`datasets.Dataset` or `IterableDataset`, what to call it in messages).
 
@@ -43,7 +62,10 @@ def open_source(source, split: str = "train", streaming: bool = False):
             raise MinclipError(f"The data set has no split {split!r}; it has {', '.join(source)}.")
         return source[split], f"the data set's split {split!r}"
     name, path = str(source), Path(source)
-    try:
+    where = "folder" if path.is_dir() else "file" if path.is_file() else "name on the Hugging Face hub"
+    trouble = f"The {where} {name!r} cannot be opened as split {split!r}"
+    advice = "Look at the name and the split, and for a hub name at the connection; a local file or folder needs none"
+    with told(trouble, advice):
         if path.is_file() or ("*" in name and not path.exists()):
             kind = FORMAT_OF_SUFFIX.get(path.suffix.lower())
             if kind is None:
@@ -64,16 +86,6 @@ def open_source(source, split: str = "train", streaming: bool = False):
         if path.is_dir() and (escaped := glob.escape(whole)) != whole:
             return datasets.load_dataset(format_in(path), data_dir=escaped, split=split, streaming=streaming), name
         return datasets.load_dataset(name, split=split, streaming=streaming), name
-    except MinclipError:
-        raise
-    except Exception as error:  # of the hub, the network, a parser: each has its own, and says what it met
-        where = "folder" if path.is_dir() else "file" if path.is_file() else "name on the Hugging Face hub"
-        cause = error.__cause__ or error
-        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:400].rstrip(".")
-        raise MinclipError(
-            f"The {where} {name!r} cannot be opened as split {split!r}. {reason}. Look at the name and the split, "
-            "and for a hub name at the connection; a local file or folder needs none."
-        ) from error
 
 
 def format_in(folder: Path) -> str:
@@ -83,12 +95,16 @@ def format_in(folder: Path) -> str:
 
 
 def features_of(dataset, name: str) -> dict:
-    """Column name -> `datasets` feature; a stream that declares none is read up to its first row."""
+    """Column name -> `datasets` feature; a stream that declares none is read up to its first row.
+
+    Raises MinclipError when that cannot be read, or there is none.
+    """
     import datasets
 
     if dataset.features is not None:
         return dict(dataset.features)
-    row = next(iter(dataset.take(1)), None)
+    with reading(name):
+        row = next(iter(dataset.take(1)), None)
     if row is None:
         raise MinclipError(f"{name} holds no rows.")
     return dict(datasets.Dataset.from_list([row]).features)
