@@ -59,7 +59,7 @@ def run_notebook(path: Path) -> list[Exercise]:
     matplotlib.use("agg")  # no windows
     config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
     shell = InteractiveShell(config=config, user_module=types.ModuleType("exercises"))
-    found = []
+    found, broken = [], {}  # broken: what an answer cell itself raised
     for kind, source, grading in cells:
         name = grading.get("grade_id", "")
         if kind == "markdown" and grading.get("solution"):
@@ -71,8 +71,13 @@ def run_notebook(path: Path) -> list[Exercise]:
             error = error.error_before_exec or error.error_in_exec
         if isinstance(error, KeyboardInterrupt):
             raise error
+        if grading.get("solution"):
+            broken[name] = error
         if name.endswith("-visible"):
-            found.append(Exercise(path.stem, name.removesuffix("-visible"), *judge(error)))
+            answer = name.removesuffix("-visible")
+            if isinstance(error, NameError) and error.name == answer:  # because its own cell failed
+                error = broken.get(answer) or error
+            found.append(Exercise(path.stem, answer, *judge(error)))
     return found
 
 
@@ -102,6 +107,8 @@ def judge(error: BaseException | None) -> tuple[str, str]:
     if isinstance(error, NotImplementedError):
         return TO_DO, ""
     words = str(error).strip() or type(error).__name__
+    if isinstance(error, SyntaxError):
+        words = f"{error.msg} (line {error.lineno})"  # and not a made-up name of a file
     if not isinstance(error, AssertionError | TooLong):
         words = f"{type(error).__name__}: {words}"
     return FAILS, words.splitlines()[0]

@@ -108,9 +108,16 @@ def small_notebook(path: Path, answer: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm on Windows")
-def test_an_endless_answer_is_cut_off_and_the_next_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def first():\n    while True:\n        pass",
+        "while True:\n    try:\n        x = 1\n    except Exception:\n        pass",
+    ],
+    ids=["in the function", "in its cell"],
+)
+def test_an_endless_answer_is_cut_off_and_the_next_is_told(tmp_path, monkeypatch, answer):
     monkeypatch.setattr(progress, "SECONDS_A_CELL", 1)
-    answer = "def first():\n    while True:\n        pass"
     before = signal.getsignal(signal.SIGALRM)
     assert small_notebook(tmp_path / "a.ipynb", answer) == [("fails", "ran past 1 s"), ("passes", "")]
     assert signal.getsignal(signal.SIGALRM) is before and signal.alarm(0) == 0
@@ -120,3 +127,21 @@ def test_outside_the_main_thread_there_is_no_limit_and_no_error(tmp_path):
     with ThreadPoolExecutor(1) as other:
         told = other.submit(small_notebook, tmp_path / "a.ipynb", "def first():\n    return 1").result()
     assert told == [("passes", ""), ("passes", "")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("# mine\ndef first()\n    return 1", "SyntaxError: expected ':' (line 2)"),
+        ("def first():\nreturn 1", "IndentationError: expected an indented block after function definition on line 1"),
+        (
+            "import no_such_package\ndef first():\n    return 1",
+            "ModuleNotFoundError: No module named 'no_such_package'",
+        ),
+        ("def frist():\n    return 1", "NameError: name 'first' is not defined"),
+        ("def first():\n    return 3\nfirst(1)", "Not 1."),
+    ],
+)
+def test_an_answer_that_cannot_be_run_is_told_its_own_error(tmp_path, answer, why):
+    (state, told), second = small_notebook(tmp_path / "a.ipynb", answer)
+    assert state == "fails" and told.startswith(why) and second == ("passes", "")
