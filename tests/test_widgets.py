@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ipycanvas.canvas import COMMANDS
 from PIL import Image
 
 import minclip
@@ -223,6 +224,17 @@ def test_a_picture_file_is_classified_and_a_broken_one_named(glyphs_tiny, chess)
     assert np.array_equal(draw.seen, knight)
     assert draw.probabilities["black chess knight"] > 0.5
     draw.file.value = ({**upload, "name": "junk.png", "content": memoryview(b"junk"), "last_modified": datetime.now()},)
+def test_each_repainting_names_its_canvas_for_a_page_that_was_opened_since(glyphs_tiny, monkeypatch):
+    draw, sent = widgets.Draw(*glyphs_tiny), []
+    monkeypatch.setattr(draw.canvas._canvas_manager, "_send_custom", lambda command, *_: sent.append(command[0]))
+    draw._repaint()
+    draw._repaint()
+    assert sent[0] == sent[2] == COMMANDS["switchCanvas"]
+    monkeypatch.delattr(draw.canvas._canvas_manager, "_current_canvas")  # as a later ipycanvas may have it
+    monkeypatch.setattr(draw.canvas, "put_image_data", lambda picture: None)
+    draw._repaint()
+
+
     assert "junk.png is no picture" in draw.message.value
     draw.pen_down(100, 100)  # drawing replaces it
     assert draw.opened is None

@@ -99,6 +99,11 @@ class Draw(Frame):
         picture = 255 - np.asarray(self.sheet)
         if self.opened is not None:
             picture = np.asarray(self.opened.resize((SIDE, SIDE)))
+        # One manager serves all canvases, and tells the page which one it draws on only when that changes. A page that
+        # was opened anew over a live kernel has not been told: forget, so that each repainting names the canvas again.
+        manager = getattr(self.canvas, "_canvas_manager", None)
+        if hasattr(manager, "_current_canvas"):  # ipycanvas's own, and not promised
+            manager._current_canvas = None
         self.canvas.put_image_data(np.broadcast_to(np.atleast_3d(picture), (SIDE, SIDE, 3)).copy())
 
     def pen_down(self, x: float, y: float) -> None:
