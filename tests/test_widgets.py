@@ -381,6 +381,19 @@ def test_each_widget_has_a_still_picture_and_words_for_who_cannot_see_it(glyphs_
         widgets.ClassifierDesigner(*glyphs_tiny, handwritten_digits(32)),
         widgets.Draw(*glyphs_tiny),
         widgets.Temperature(u, v),
+def test_a_new_window_and_a_new_run_let_go_of_the_run_of_another_window(window):
+    window.begin()
+    window.toggle()  # paused, so that it does not end by itself
+    other = widgets.TrainingWindow(window.model, window.tokenizer, window.pairs, window.config)
+    assert not window.thread.is_alive()
+    assert window.state == "ready"
+    window.begin()
+    window.toggle()
+    other.begin()
+    assert not window.thread.is_alive()
+    assert len(other.wait()) == 20
+
+
         widgets.Derivation(u, v, 10.0, list("abcdefgh"), list("abcdefgh")),
         window,
     ):

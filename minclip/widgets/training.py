@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from .parts import Frame, as_png, check_model, image_html, new_figure, note, tro
 
 REDRAW = 0.4  # seconds between pictures, so that drawing takes little from training
 
+_begun = weakref.WeakSet()  # windows that began a run
+
 
 class Stopped(Exception):
     """The reader let go of the run."""
@@ -33,7 +36,7 @@ class TrainingWindow(Frame):
     watched: (images, captions), the batch of the matrix; by default the first 16 pairs of a stream with another seed
 
     Training runs in a thread: other cells can be run meanwhile. Interrupting the kernel while no cell runs
-    pauses it. `records` are `fit`'s; `cosines` is the matrix; `state` is "ready", "running", "paused",
+    pauses it. One window trains at a time: a new one, or its run, lets go of the run of any other. `records` are `fit`'s; `cosines` is the matrix; `state` is "ready", "running", "paused",
     "finished" or "failed"; `wait()` blocks until the run is over.
 
     Raises MinclipError for something that is no model.
@@ -43,6 +46,7 @@ class TrainingWindow(Frame):
         self, model, tokenizer, pairs: Pairs, config: TrainConfig, watched: tuple[torch.Tensor, list[str]] | None = None
     ):
         check_model(model, tokenizer)
+        close_runs()  # of the window that this cell showed before: nobody sees it any more
         self.model, self.tokenizer, self.pairs, self.config = model, tokenizer, pairs, config
         self.first_weights = copy.deepcopy(model.state_dict())
         images, self.captions = watched or next(pairs.batches(16, config.seed + 1, 0))
@@ -65,7 +69,8 @@ class TrainingWindow(Frame):
 
     def begin(self) -> None:
         """Start, from the weights that the model had when the window was made; a run under way is let go of."""
-        self.close_run()
+        close_runs()
+        _begun.add(self)
         self.model.load_state_dict(self.first_weights)
         self.records, self.state, self._stop = [], "running", False
         self._go.set()
@@ -180,6 +185,12 @@ class TrainingWindow(Frame):
     def picture(self) -> bytes:
         """Matrix and loss as PNG."""
         return as_png(self.figure)
+
+
+def close_runs() -> None:
+    """Let go of every window's run under way."""
+    for window in list(_begun):
+        window.close_run()
 
 
 def pause_on_interrupt(window: TrainingWindow) -> None:
