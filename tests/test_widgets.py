@@ -278,6 +278,17 @@ def test_each_step_of_the_derivation_is_the_loss():
         if widget.step.value == 3:
             assert torch.allclose(widget.values.sum(dim=1), torch.ones(5).double())
         if widget.step.value == 5:
+def test_a_loss_above_guessing_is_called_so():
+    u, v = pairs_of_features(16)
+    widget = widgets.Temperature(u, v.flip(0), 16)  # each picture with another's caption
+    widget.scale.value = 100
+    assert widget.loss > math.log(16)
+    assert "worse than guessing among 16" in widget.message.value
+    assert "in play" not in widget.message.value
+    same = widgets.Temperature(u[:1].expand(16, -1), u[:1].expand(16, -1), 16)  # neither better nor worse
+    assert "about 16.0 captions still in play" in same.message.value
+
+
             assert torch.allclose(widget.values.sum(dim=0), torch.ones(5).double())
         if widget.step.value == 7:
             assert torch.isclose(widget.values.diagonal().mean(), loss)

@@ -114,9 +114,11 @@ class Temperature(Frame):
         self.logits.set_data(logits)
         self.beliefs.set_data(beliefs)
         self.point.set_data([scale], [self.loss])
+        in_play = round(math.exp(self.loss), 1)
+        means = f"about {in_play} captions still in play" if in_play <= count else f"worse than guessing among {count}"
         words = (
             f"s = {scale:.1f} (temperature {1 / scale:.3f}), N = {count}: loss {self.loss:.2f} nats, "
-            f"ln N = {math.log(count):.2f}, about {math.exp(self.loss):.1f} captions still in play. "
+            f"ln N = {math.log(count):.2f}, {means}. "
             f"Mean probability of the true caption: {beliefs.diagonal().mean():.0%}."
         )
         self.message.value = note(words)
