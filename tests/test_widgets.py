@@ -72,6 +72,12 @@ def test_search_follows_the_words_and_a_pressed_picture(glyphs_tiny, chess):
     search.words.value = "black chess pawn"  # words go on working after a press
     assert search.found[0][0] == ["black chess pawn"]
 
+    search.words.value = ""  # and without words there are no results
+    assert search.found == []
+    assert all(button.layout.display == "none" for button in search.results)
+    search.words.value = "black chess pawn"
+    assert all(button.layout.display != "none" for button in search.results)
+
 
 def test_an_empty_search_says_what_to_do(glyphs_tiny, chess):
     search = widgets.Search(*glyphs_tiny, chess.pictures(), chess.name, "  ", folder=False)

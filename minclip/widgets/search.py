@@ -81,8 +81,11 @@ class Search(Frame):
         self.search_words(words)
 
     def search_words(self, words: str) -> None:
-        """Show the pictures nearest to the words."""
+        """Show the pictures nearest to the words; none where there are no words."""
         if not words.strip():
+            self.found, self._rows, self._title = [], [], ""
+            for button in self.results:
+                button.layout.display = "none"
             self.message.value = note("Type words to search for, or press a picture to search by it.")
             return
         try:
