@@ -427,6 +427,19 @@ def descendants(widget):
     for child in getattr(widget, "children", ()):
         yield child
         yield from descendants(child)
+def test_a_dollar_sign_in_a_name_opens_no_formula(glyphs_tiny, chess):
+    u, v = pairs_of_features(2)
+    names = ["$x_{$", "y"]
+    task = Task("two", chess.pictures()[:2], np.array([0, 1]), names, ("{}",), "dollars")
+    for widget in (
+        widgets.Search(*glyphs_tiny, chess.pictures()[:2], names, folder=False),
+        widgets.ClassifierDesigner(*glyphs_tiny, task),
+        widgets.Draw(*glyphs_tiny, names),
+        widgets.Derivation(u, v, 10.0, names, names),
+    ):
+        assert widget.picture().startswith(b"\x89PNG")
+
+
 
 
 def test_something_that_is_no_model_is_named():

@@ -119,6 +119,7 @@ def drawn(draw: Callable, title: str = "") -> bytes:
     """What `draw()` draws with pyplot, as PNG; no figure stays behind for the cell to show a second time."""
     with plt.rc_context():
         plots.use_style()
+        plt.rcParams["text.parse_math"] = False  # names are text: a $ in them opens no formula
         draw()
         figure, file = plt.gcf(), io.BytesIO()
         if title:
