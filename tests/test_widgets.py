@@ -220,16 +220,6 @@ def test_arrow_keys_draw_as_the_mouse_does(glyphs_tiny):
     assert keys.probabilities == mouse.probabilities
 
 
-def test_a_picture_file_is_classified_and_a_broken_one_named(glyphs_tiny, chess):
-    draw = widgets.Draw(*glyphs_tiny, ["black chess knight", "white chess king", "latin small letter a"])
-    file = io.BytesIO()
-    knight = chess.pictures()[chess.name == "black chess knight"][0]
-    Image.fromarray(knight).save(file, "png")
-    upload = {"name": "knight.png", "type": "image/png", "size": 1, "content": memoryview(file.getvalue())}
-    draw.file.value = ({**upload, "last_modified": datetime.now()},)
-    assert np.array_equal(draw.seen, knight)
-    assert draw.probabilities["black chess knight"] > 0.5
-    draw.file.value = ({**upload, "name": "junk.png", "content": memoryview(b"junk"), "last_modified": datetime.now()},)
 def test_each_repainting_names_its_canvas_for_a_page_that_was_opened_since(glyphs_tiny, monkeypatch):
     draw, sent = widgets.Draw(*glyphs_tiny), []
     monkeypatch.setattr(draw.canvas._canvas_manager, "_send_custom", lambda command, *_: sent.append(command[0]))
@@ -241,6 +231,16 @@ def test_each_repainting_names_its_canvas_for_a_page_that_was_opened_since(glyph
     draw._repaint()
 
 
+def test_a_picture_file_is_classified_and_a_broken_one_named(glyphs_tiny, chess):
+    draw = widgets.Draw(*glyphs_tiny, ["black chess knight", "white chess king", "latin small letter a"])
+    file = io.BytesIO()
+    knight = chess.pictures()[chess.name == "black chess knight"][0]
+    Image.fromarray(knight).save(file, "png")
+    upload = {"name": "knight.png", "type": "image/png", "size": 1, "content": memoryview(file.getvalue())}
+    draw.file.value = ({**upload, "last_modified": datetime.now()},)
+    assert np.array_equal(draw.seen, knight)
+    assert draw.probabilities["black chess knight"] > 0.5
+    draw.file.value = ({**upload, "name": "junk.png", "content": memoryview(b"junk"), "last_modified": datetime.now()},)
     assert "junk.png is no picture" in draw.message.value
     draw.pen_down(100, 100)  # drawing replaces it
     assert draw.opened is None
@@ -274,16 +274,6 @@ def test_scale_and_count_move_the_loss():
     assert 'alt="' in widget.image.value
 
 
-def test_each_step_of_the_derivation_is_the_loss():
-    u, v = pairs_of_features(5)
-    widget = widgets.Derivation(u, v, 10.0, list("abcde"), list("abcde"))
-    loss = contrastive_loss(u, v, torch.tensor(10.0).double())
-    pictures = []
-    while not widget.forward.disabled:
-        pictures.append(widget.image.value)
-        if widget.step.value == 3:
-            assert torch.allclose(widget.values.sum(dim=1), torch.ones(5).double())
-        if widget.step.value == 5:
 def test_a_loss_above_guessing_is_called_so():
     u, v = pairs_of_features(16)
     widget = widgets.Temperature(u, v.flip(0), 16)  # each picture with another's caption
@@ -295,6 +285,16 @@ def test_a_loss_above_guessing_is_called_so():
     assert "about 16.0 captions still in play" in same.message.value
 
 
+def test_each_step_of_the_derivation_is_the_loss():
+    u, v = pairs_of_features(5)
+    widget = widgets.Derivation(u, v, 10.0, list("abcde"), list("abcde"))
+    loss = contrastive_loss(u, v, torch.tensor(10.0).double())
+    pictures = []
+    while not widget.forward.disabled:
+        pictures.append(widget.image.value)
+        if widget.step.value == 3:
+            assert torch.allclose(widget.values.sum(dim=1), torch.ones(5).double())
+        if widget.step.value == 5:
             assert torch.allclose(widget.values.sum(dim=0), torch.ones(5).double())
         if widget.step.value == 7:
             assert torch.isclose(widget.values.diagonal().mean(), loss)
@@ -377,6 +377,19 @@ def test_a_failed_run_says_why(window):
     assert window.start.description == "Start again"
 
 
+def test_a_new_window_and_a_new_run_let_go_of_the_run_of_another_window(window):
+    window.begin()
+    window.toggle()  # paused, so that it does not end by itself
+    other = widgets.TrainingWindow(window.model, window.tokenizer, window.pairs, window.config)
+    assert not window.thread.is_alive()
+    assert window.state == "ready"
+    window.begin()
+    window.toggle()
+    other.begin()
+    assert not window.thread.is_alive()
+    assert len(other.wait()) == 20
+
+
 def test_an_interrupt_while_waiting_pauses(window):
     window.begin()
     until(lambda: window.records)
@@ -398,19 +411,6 @@ def test_each_widget_has_a_still_picture_and_words_for_who_cannot_see_it(glyphs_
         widgets.ClassifierDesigner(*glyphs_tiny, handwritten_digits(32)),
         widgets.Draw(*glyphs_tiny),
         widgets.Temperature(u, v),
-def test_a_new_window_and_a_new_run_let_go_of_the_run_of_another_window(window):
-    window.begin()
-    window.toggle()  # paused, so that it does not end by itself
-    other = widgets.TrainingWindow(window.model, window.tokenizer, window.pairs, window.config)
-    assert not window.thread.is_alive()
-    assert window.state == "ready"
-    window.begin()
-    window.toggle()
-    other.begin()
-    assert not window.thread.is_alive()
-    assert len(other.wait()) == 20
-
-
         widgets.Derivation(u, v, 10.0, list("abcdefgh"), list("abcdefgh")),
         window,
     ):
@@ -423,10 +423,6 @@ def test_a_new_window_and_a_new_run_let_go_of_the_run_of_another_window(window):
                 assert part.tooltip, part.description
 
 
-def descendants(widget):
-    for child in getattr(widget, "children", ()):
-        yield child
-        yield from descendants(child)
 def test_a_dollar_sign_in_a_name_opens_no_formula(glyphs_tiny, chess):
     u, v = pairs_of_features(2)
     names = ["$x_{$", "y"]
@@ -440,6 +436,10 @@ def test_a_dollar_sign_in_a_name_opens_no_formula(glyphs_tiny, chess):
         assert widget.picture().startswith(b"\x89PNG")
 
 
+def descendants(widget):
+    for child in getattr(widget, "children", ()):
+        yield child
+        yield from descendants(child)
 
 
 def test_something_that_is_no_model_is_named():
