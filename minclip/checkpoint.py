@@ -54,22 +54,24 @@ def write_checkpoint(folder: Path, checkpoint: dict) -> None:
 
 
 def read_checkpoint(folder: Path) -> dict:
-    """What `write_checkpoint` was given. Raises MinclipError where there is none, or it is damaged."""
+    """What `write_checkpoint` was given. Raises MinclipError where there is none, it is damaged, or cannot be read."""
     path = folder / CHECKPOINT
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as parts:
                 if (part := parts.testzip()) is not None:  # torch itself does not look at the checksums
-                    raise OSError(f"{part} is not what was written.")
+                    raise zipfile.BadZipFile(f"{part} is not what was written.")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, NotADirectoryError):
         raise MinclipError(f"There is no checkpoint {path}; name the folder of a run that saved one.") from None
+    except OSError as error:  # the system refuses; of what the file holds this says nothing
+        raise MinclipError(f"{path} cannot be read: {error}. See to its permissions, or to the disk.") from error
     except pickle.UnpicklingError as error:
         raise MinclipError(
             f"{path} holds pickled objects besides tensors, or is not a checkpoint at all; opening it could run "
             "somebody's code, so minclip does not. Use a file that minclip wrote, or safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise MinclipError(
             f"{path} is damaged (truncated by a full disk or a broken copy?): {error!r:.200} "
             "Delete it and train again, or restore a copy."
@@ -106,9 +108,18 @@ def append_metrics(folder: Path, record: dict) -> None:
 
 
 def read_metrics(folder: Path, step: int) -> list[dict]:
-    """The records up to `step`; later ones are of steps that died before their checkpoint."""
+    """The records up to `step`; later ones are of steps that died before their checkpoint.
+
+    Raises MinclipError where the file cannot be read. Where there is none, there are no records.
+    """
     path, records = folder / METRICS, []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    try:
+        text = path.read_text(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise MinclipError(f"{path} cannot be read: {error}. See to its permissions, or to the disk.") from error
+    for line in text.splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:  # the line that was being written when the process died
@@ -127,8 +138,13 @@ def rewind_metrics(folder: Path, step: int) -> None:
 def set_aside_earlier_run(folder: Path) -> None:
     """Before a run begins anew: another one's records are not its own, and none of its failures may name,
     nor `--resume` or `load` find, the other's weights. They are kept as checkpoint.previous.pt and
-    model.previous.safetensors."""
+    model.previous.safetensors. Raises MinclipError where the folder cannot be written."""
     rewind_metrics(folder, step=0)
     for current, previous in SET_ASIDE.items():
-        if (folder / current).is_file():
-            os.replace(folder / current, folder / previous)
+        try:
+            with suppress(FileNotFoundError):
+                os.replace(folder / current, folder / previous)
+        except OSError as error:
+            raise MinclipError(
+                f"Could not rename {folder / current} to {previous}: {error}. Name a folder you may write to."
+            ) from error

@@ -1,5 +1,7 @@
 """The loop: what it optimises, what it leaves on disk, and what survives kill -9, Ctrl-C, a full disk and NaN."""
 
+import builtins
+import io
 import itertools
 import json
 import math
@@ -462,6 +464,31 @@ def good(tmp_path_factory) -> bytes:
     folder = tmp_path_factory.mktemp("good")
     train(folder, config=replace(CONFIG, images_seen=8 * 3))
     return (folder / CHECKPOINT).read_bytes()
+
+
+@pytest.mark.parametrize("file", [CHECKPOINT, METRICS])
+@pytest.mark.parametrize("refusal", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, file, refusal):
+    def refuse(path, *how, **options):
+        if Path(path).name == file and "w" not in str(how):
+            raise refusal
+        return opened(path, *how, **options)
+
+    train(tmp_path)
+    opened = io.open
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", refuse)
+    with pytest.raises(MinclipError, match=f"{file} cannot be read: .*{refusal.strerror}") as caught:
+        train(tmp_path, resume=True)
+    assert "damaged" not in str(caught.value) and "elete" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", [CHECKPOINT, "model.safetensors"])
+def test_an_earlier_run_that_cannot_be_set_aside(tmp_path, file):
+    (tmp_path / file).mkdir()
+    (tmp_path / checkpoint.SET_ASIDE[file]).write_text("in the way")
+    with pytest.raises(MinclipError, match=f"Could not rename .*{file}"):
+        train(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
