@@ -217,6 +217,17 @@ def test_nan_and_nothing_never_pass(exercise):
             assert failure(exercise, which, answer) is not None, f"the {which} check let it pass"
 
 
+SCALAR = "isinstance(got, torch.Tensor) and got.shape == ()"
+
+
+@pytest.mark.parametrize("exercise", [e for e in EXERCISES if SCALAR in e.visible], ids=repr)
+def test_what_came_in_place_of_a_scalar_tensor_is_named(exercise):
+    solution = defined(exercise, exercise.solution)
+    a_float = failure(exercise, "visible", lambda *a, **k: float(solution(*a, **k)))
+    a_row = failure(exercise, "visible", lambda *a, **k: solution(*a, **k)[None])
+    assert "Yours: float" in str(a_float) and "Yours: Tensor torch.Size([1])" in str(a_row)
+
+
 def test_the_proof_counts_what_checks_let_pass(monkeypatch, capsys):
     """Of one exercise whose visible check looks at nothing and whose hidden one looks at little."""
     sure = "assert answer(1) == 2, 'One and one are two.'\n"
