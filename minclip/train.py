@@ -173,12 +173,10 @@ def fit(
         distributed.wait()  # whoever goes on knows that it is written
 
     model.train()
-    stands = (
-        f"The last checkpoint in {folder}, if any, stands; --resume goes on from it."
-        if folder
-        else "Nothing was saved."
-    )
+    stands = f"The last checkpoint in {folder} stands; --resume goes on from it." if folder else "Nothing was saved."
     with progress_bar(step, config) as progress, catch_interrupts() as interrupts, distributed.mourning(stands):
+        if not resume:
+            save()  # of step 0, so that a run may be killed before its first checkpoint, too
         while step < config.steps:
             images, captions = next_batch(stream, step, config)
             tokens = tokenizer(captions)
@@ -327,8 +325,7 @@ def resume_from(
 def check_finite(record: dict, folder: Path | None) -> None:
     """Raises MinclipError, before anything is overwritten, when the loss is NaN or infinite."""
     if not math.isfinite(record["loss"]):
-        saved = folder is not None and (folder / CHECKPOINT).exists()
-        good = f"The last good checkpoint is {folder / CHECKPOINT}." if saved else "No checkpoint had been saved."
+        good = f"The last good checkpoint is {folder / CHECKPOINT}." if folder else "No checkpoint had been saved."
         raise MinclipError(
             f"The loss became {record['loss']} by step {record['step']} ({record['images_seen']:,} pictures). {good} "
             "Lower the learning rate, lengthen the warm-up, or look for broken pictures."

@@ -199,15 +199,11 @@ def stop_at(step: int):
 def test_a_resumed_run_is_the_unbroken_one(tmp_path, step, unbroken):
     with pytest.raises(Stop):
         train(tmp_path, on_log=stop_at(step))
-    if step > 3:
-        assert read_checkpoint(tmp_path)["step"] == (step - 1) // 3 * 3
-        model, records = train(tmp_path, resume=True)
-        assert_same_bits(model.state_dict(), unbroken["model"])
-        written = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
-        assert written == [r["step"] for r in records] == sorted({*range(2, 25, 2), *range(3, 25, 3)})
-    else:
-        with pytest.raises(MinclipError, match="There is no checkpoint"):
-            train(tmp_path, resume=True)
+    assert read_checkpoint(tmp_path)["step"] == (step - 1) // 3 * 3  # at the very least that of step 0
+    model, records = train(tmp_path, resume=True)
+    assert_same_bits(model.state_dict(), unbroken["model"])
+    written = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert written == [r["step"] for r in records] == sorted({*range(2, 25, 2), *range(3, 25, 3)})
 
 
 def test_the_optimiser_and_the_random_states_are_the_unbroken_ones_too(tmp_path, unbroken):
@@ -377,7 +373,8 @@ def test_disk_full_while_saving(tmp_path):
     said = other.with_suffix(".said").read_text()
     assert child.exitcode == 1 and said.startswith(f"MinclipError: Could not write {other / CHECKPOINT}")
     assert "free some space" in said and "\n" not in said
-    assert [path.name for path in other.iterdir()] == [METRICS]  # nothing half-written
+    assert {path.name for path in other.iterdir()} == {CHECKPOINT, METRICS}  # nothing half-written
+    assert read_checkpoint(other)["step"] == 0  # smaller, for the optimiser remembers nothing yet
 
 
 @pytest.mark.parametrize(
@@ -436,14 +433,17 @@ def test_data_that_end_before_the_run_does():
         train(pairs=Ending())
 
 
-def test_nan_before_any_checkpoint_names_none_not_even_an_earlier_runs(tmp_path):
+def test_nan_at_once_leaves_the_runs_own_beginning_not_an_earlier_runs_checkpoint(tmp_path):
     train(tmp_path)
     earlier = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(MinclipError, match="No checkpoint had been saved"):
+    with pytest.raises(MinclipError, match="last good checkpoint is"):
         train(tmp_path, pairs=NoisePairs(broken_from=0))
     assert (tmp_path / PREVIOUS).read_bytes() == earlier  # set aside, not lost
-    with pytest.raises(MinclipError, match="There is no checkpoint"):
-        train(tmp_path, resume=True)
+    saved = read_checkpoint(tmp_path)
+    assert saved["step"] == 0
+    assert_same_bits(saved["model"], new_model().state_dict())
+    with pytest.raises(MinclipError, match="No checkpoint had been saved"):
+        train(pairs=NoisePairs(broken_from=0))
 
 
 def test_a_broken_off_run_leaves_its_own_weights_to_load_not_an_earlier_runs(tmp_path):
