@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -157,7 +157,7 @@ def fit(
             "make the model with vocab_size=tokenizer.vocab_size."
         )
     optimizer = make_optimizer(model, config)
-    step, records = resume_from(folder, model, tokenizer, optimizer, config) if resume else (0, [])
+    step, records = resume_from(folder, model, tokenizer, pairs, optimizer, config) if resume else (0, [])
     if folder is not None and first and not resume:
         set_aside_earlier_run(folder)
     forward = prepare(model, config)
@@ -169,6 +169,7 @@ def fit(
         if folder is not None and first:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             about = {"model_config": asdict(model.config), "train_config": asdict(config)}
+            about |= {"paint_config": paint_config(pairs)}
             write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json(), "random_states": states})
         distributed.wait()  # whoever goes on knows that it is written
 
@@ -285,11 +286,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def resume_from(
-    folder: Path | None, model: CLIP, tokenizer: CLIPTokenizer, optimizer, config: TrainConfig
+    folder: Path | None, model: CLIP, tokenizer: CLIPTokenizer, pairs: Pairs, optimizer, config: TrainConfig
 ) -> tuple[int, list[dict]]:
     """Put model, optimiser and random states back; returns the step reached and the records so far.
 
-    Raises MinclipError where there is no checkpoint, or it belongs to another model, tokenizer or configuration.
+    Raises MinclipError where there is no checkpoint, or it belongs to another model, tokenizer, painting or
+    configuration.
     """
     if folder is None:
         raise MinclipError("To resume, name the run folder (run=...) that holds the checkpoint.")
@@ -297,8 +299,9 @@ def resume_from(
     for what, saved, asked in (
         ("model", checkpoint["model_config"], asdict(model.config)),
         ("training", checkpoint["train_config"], asdict(config)),
+        ("painting", checkpoint.get("paint_config", {}), paint_config(pairs)),
     ):
-        differing = [key for key in asked if saved.get(key) != asked[key]]
+        differing = [key for key in asked if saved and saved.get(key) != asked[key]]  # none: an older checkpoint
         if differing:
             changes = ", ".join(f"{key} {saved.get(key)!r} there, {asked[key]!r} here" for key in differing)
             raise MinclipError(
@@ -320,6 +323,12 @@ def resume_from(
     if distributed.rank() == 0:
         rewind_metrics(folder, checkpoint["step"])
     return checkpoint["step"], read_metrics(folder, checkpoint["step"])
+
+
+def paint_config(pairs: Pairs) -> dict:
+    """How painted pairs are painted, which decides their pictures as the seed does; of others, nothing."""
+    paint = getattr(pairs, "paint", None)
+    return asdict(paint) if is_dataclass(paint) else {}
 
 
 def check_finite(record: dict, folder: Path | None) -> None:

@@ -23,7 +23,7 @@ import torch
 import minclip
 from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, checkpoint, demo
 from minclip.checkpoint import CHECKPOINT, METRICS, PREVIOUS, read_checkpoint, write_atomically
-from minclip.data.painting import GlyphPairs
+from minclip.data.painting import GlyphPairs, Paint
 from minclip.data.tasks import DIGITS
 from minclip.presets import Preset
 from minclip.train import check_normalizable, learning_rate, make_optimizer
@@ -550,6 +550,19 @@ def test_checkpoints_of_another_model_recipe_or_tokenizer(tmp_path):
     with pytest.raises(MinclipError, match="name the run folder"):
         minclip.fit(new_model(), TOKENIZER, NoisePairs(), config, resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_of_pictures_painted_otherwise(tmp_path):
+    pairs, config = NoisePairs(), replace(CONFIG, images_seen=8 * 3)
+    pairs.paint = Paint(noise=0.0)
+    train(tmp_path, config=config, pairs=pairs)
+    pairs.paint = Paint(noise=0.5)
+    with pytest.raises(MinclipError, match="another painting configuration .noise 0.0 there, 0.5 here"):
+        train(tmp_path, True, config, pairs)
+    older = read_checkpoint(tmp_path)
+    del older["paint_config"]  # as before it was kept
+    checkpoint.write_checkpoint(tmp_path, older)
+    train(tmp_path, True, config, pairs)
 
 
 def test_a_tokenizer_that_is_too_big_for_the_model():
