@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,7 @@ def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
     with a check."""
     pytest.importorskip("nbgrader", reason="nbgrader comes with the instructor extra")
     from nbgrader.api import Gradebook
+    from traitlets.config import PyFileConfigLoader
 
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # nbgrader calls alembic
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -289,6 +291,7 @@ def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
     source.mkdir(parents=True)
     (source / f"{name}.ipynb").write_bytes((ROOT / "solutions" / name / f"{name}.ipynb").read_bytes())
     api = load_module(ROOT / "solutions" / "generate.py").course(tmp_path)
+    api.config.merge(PyFileConfigLoader("nbgrader_config.py", str(ROOT / "solutions")).load_config())
 
     def succeed(result):
         assert result["success"], result.get("error", "") + result["log"]
@@ -327,7 +330,10 @@ def test_nbgrader_assigns_grades_and_returns(tmp_path, monkeypatch):
         f"{second.name}-visible": visible[f"{second.name}-visible"],
     }
     (feedback,) = (tmp_path / "feedback" / "ada" / name).glob("*.html")
-    assert first.name in feedback.read_text("utf-8")
+    said = unescape(re.sub("<[^>]*>", "", feedback.read_text("utf-8")))
+    assert f"check_{second.name}({second.name})" in said
+    assert str(failure(second, "hidden", half_right)) in said  # the sentence, and not the check
+    assert "HIDDEN TESTS" not in said and f"check_{second.name}_further" not in said
 
 
 def passes_in_part(exercise: Exercise, label: str, function: Callable) -> bool:
