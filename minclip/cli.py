@@ -319,10 +319,11 @@ class Progress:
     def __call__(self) -> dict:
         from . import progress  # brings IPython, slow to import and needed only here
 
-        exercises = [
-            exercise for path in progress.find_notebooks(self.place) for exercise in progress.run_notebook(path)
-        ]
-        print(progress.as_text(exercises))
+        exercises = []
+        for path in progress.find_notebooks(self.place):
+            of_notebook = progress.run_notebook(path)
+            print(progress.as_text(of_notebook), flush=True)  # as they come: some notebooks take a while
+            exercises += of_notebook
         return {"exercises": [asdict(exercise) for exercise in exercises]}
 
 

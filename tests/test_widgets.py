@@ -20,7 +20,7 @@ from ipycanvas.canvas import COMMANDS
 from PIL import Image
 
 import minclip
-from minclip import MinclipError, TrainConfig, contrastive_loss, widgets
+from minclip import CLIP, MinclipError, TrainConfig, contrastive_loss, widgets
 from minclip.data.painting import GlyphPairs
 from minclip.data.tasks import DIGITS, Task, handwritten_digits
 from minclip.widgets.draw import on_the_line
@@ -111,7 +111,10 @@ def test_vectors_are_kept_by_weights_and_pictures_and_made_anew_when_damaged(gly
     assert torch.equal(gallery_features(model, list(pictures), tmp_path), features)
     gallery_features(model, pictures[:10], tmp_path)
     gallery_features(tiny, pictures, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    other_gelu = CLIP(replace(tiny.config, quick_gelu=not tiny.config.quick_gelu))
+    other_gelu.load_state_dict(tiny.state_dict())
+    gallery_features(other_gelu, pictures, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
     for count in range(11, 17):
         gallery_features(model, pictures[:count], tmp_path)
     assert len(list(tmp_path.iterdir())) == 5  # the oldest were removed
@@ -167,6 +170,7 @@ def test_the_designer_answers_bad_names_in_words_and_keeps_the_last_good_ones(gl
         assert 'role="alert"' in designer.message.value
         assert words in designer.message.value
         assert designer.accuracy == before
+        assert designer.picture().startswith(b"\x89PNG")
         box.value = good
         assert 'role="alert"' not in designer.message.value
 

@@ -84,9 +84,9 @@ class ClassifierDesigner(Frame):
                 f"The task has {classes} classes and the box {len(names)} names; give one a line, in the task's order: "
                 f"{', '.join(self.task.class_names[:3])}{', ...' if classes > 3 else ''}. More names go under Distractors."
             )
-        self.class_names = names + distractors
-        templates = lines_of(self.templates.value)
-        classifier = zero_shot_classifier(self.model, self.tokenizer, self.class_names, templates).cpu()
+        class_names, templates = names + distractors, lines_of(self.templates.value)
+        classifier = zero_shot_classifier(self.model, self.tokenizer, class_names, templates).cpu()
+        self.class_names = class_names
         said = (self.features @ classifier).argmax(dim=1).numpy()
         self.confusion = np.zeros((classes, len(self.class_names)), dtype=int)
         np.add.at(self.confusion, (self.labels, said), 1)

@@ -175,8 +175,8 @@ def gallery_features(model, pictures: Sequence, folder: str | Path | bool | None
 
 
 def fingerprint(model, pictures: Sequence) -> str:
-    """Of the weights and the pictures: other weights or other pictures, other vectors."""
-    digest = hashlib.sha256()
+    """Of the model, weights and configuration, and the pictures: others of these, other vectors."""
+    digest = hashlib.sha256(repr(model.config).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for picture in pictures:
