@@ -168,8 +168,7 @@ def fit(
         states = {kind: distributed.gather(state) for kind, state in random_states().items()}  # of every process
         if folder is not None and first:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            about = {"model_config": asdict(model.config), "train_config": asdict(config)}
-            about |= {"paint_config": paint_config(pairs)}
+            about = {"model_config": asdict(model.config), "train_config": asdict(config) | paint_config(pairs)}
             write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json(), "random_states": states})
         distributed.wait()  # whoever goes on knows that it is written
 
@@ -290,18 +289,16 @@ def resume_from(
 ) -> tuple[int, list[dict]]:
     """Put model, optimiser and random states back; returns the step reached and the records so far.
 
-    Raises MinclipError where there is no checkpoint, or it belongs to another model, tokenizer, painting or
-    configuration.
+    Raises MinclipError where there is no checkpoint, or it belongs to another model, tokenizer or configuration.
     """
     if folder is None:
         raise MinclipError("To resume, name the run folder (run=...) that holds the checkpoint.")
     checkpoint = read_checkpoint(folder)
     for what, saved, asked in (
         ("model", checkpoint["model_config"], asdict(model.config)),
-        ("training", checkpoint["train_config"], asdict(config)),
-        ("painting", checkpoint.get("paint_config", {}), paint_config(pairs)),
+        ("training", checkpoint["train_config"], asdict(config) | paint_config(pairs)),
     ):
-        differing = [key for key in asked if saved and saved.get(key) != asked[key]]  # none: an older checkpoint
+        differing = [key for key in asked if saved.get(key, asked[key]) != asked[key]]  # older ones lack some
         if differing:
             changes = ", ".join(f"{key} {saved.get(key)!r} there, {asked[key]!r} here" for key in differing)
             raise MinclipError(
