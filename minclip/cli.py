@@ -408,7 +408,7 @@ def main(arguments: list[str] | None = None) -> int:
             results = command()
             if command.json is not None and distributed.rank() == 0:
                 write_json(command.json, results)
-        if getattr(command, "picture", None) is not None:
+        if getattr(command, "picture", None) is not None:  # last, so that a drawing that fails costs no results
             command.draw(results)
     except MinclipError as error:
         print(f"minclip: {error}", file=sys.stderr)

@@ -36,8 +36,9 @@ class TrainingWindow(Frame):
     watched: (images, captions), the batch of the matrix; by default the first 16 pairs of a stream with another seed
 
     Training runs in a thread: other cells can be run meanwhile. Interrupting the kernel while no cell runs
-    pauses it. One window trains at a time: a new one, or its run, lets go of the run of any other. `records` are `fit`'s; `cosines` is the matrix; `state` is "ready", "running", "paused",
-    "finished" or "failed"; `wait()` blocks until the run is over.
+    pauses it. One window trains at a time: a new one, or its run, lets go of the run of any other. `records`
+    are `fit`'s; `cosines` is the matrix; `state` is "ready", "running", "paused", "finished" or "failed";
+    `wait()` blocks until the run is over.
 
     Raises MinclipError for something that is no model.
     """
