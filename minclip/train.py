@@ -196,7 +196,7 @@ def fit(
                 }  # fmt: skip
                 check_finite(record, folder)
                 records.append(record)
-                progress.set_postfix(loss=f"{record['loss']:.3f}", scale=f"{record['logit_scale']:.0f}")
+                progress.set_postfix(loss=f"{record['loss']:.3f}", scale=f"{record['logit_scale']:.0f}", refresh=False)
                 if folder is not None and first:
                     append_metrics(folder, record)
                 if on_log is not None and first:
@@ -339,10 +339,13 @@ def check_finite(record: dict, folder: Path | None) -> None:
 
 
 def progress_bar(step: int, config: TrainConfig) -> tqdm:
-    """Pictures seen, pictures a second, time left; silent where TQDM_DISABLE is set."""
+    """Pictures seen, pictures a second, time left. Silent where TQDM_DISABLE is set, in all processes but the
+    first, and in a thread, whose owner shows what it does."""
+    seen, in_main_thread = step * config.batch_size, threading.current_thread() is threading.main_thread()
+    silent = {} if distributed.rank() == 0 and in_main_thread else {"disable": True}
     return tqdm(
-        total=config.steps * config.batch_size, initial=step * config.batch_size,
-        desc="training", unit=" pictures", unit_scale=True, dynamic_ncols=True, disable=True if distributed.rank() else None,
+        total=config.steps * config.batch_size, initial=seen, desc="training", unit=" pictures", unit_scale=True,
+        dynamic_ncols=True, mininterval=1, leave=None, **silent,
     )  # fmt: skip
 
 

@@ -9,11 +9,14 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import resource
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +122,17 @@ def test_the_loss_falls_and_the_records_say_what_happened(tmp_path, atlas, token
     assert records[-1]["loss"] < 1.2 < math.log(8)  # of guessing
     assert records[1]["lr"] == learning_rate(199, config) and records[-1]["seconds"] > records[0]["seconds"] > 0
     assert records[-1]["logit_scale"] == pytest.approx(tiny.logit_scale.exp().item())
+
+
+def test_progress_is_shown_wherever_stderr_goes_but_not_from_a_thread(monkeypatch, capsys):
+    """In a notebook and in a log stderr is no terminal; a window that trains in a thread shows progress itself."""
+    monkeypatch.setattr(minclip.train, "tqdm", partial(minclip.train.tqdm, disable=False))  # the tests are quiet
+    train()
+    assert re.search(r"training: 100%.* 192/192 .*loss=\d\.\d+, scale=\d+", capsys.readouterr().err)
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert capsys.readouterr().err == ""
 
 
 def test_long_gradients_are_clipped_and_the_scale_stays_below_100():
