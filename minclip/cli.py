@@ -405,6 +405,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         check_outputs(command)
         with distributed.joined():
+            if distributed.world_size() > 1 and not isinstance(command, Pretrain):
+                raise MinclipError("Of all commands torchrun helps pretrain alone; run this one without it.")
             results = command()
             if command.json is not None and distributed.rank() == 0:
                 write_json(command.json, results)

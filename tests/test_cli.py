@@ -211,6 +211,12 @@ def test_check_reports_versions_device_and_ten_steps(capsys, atlas, tmp_path):
     assert re.search(r"^ten steps +loss \d\.\d{3} to \d\.\d{3} in \d", out, re.MULTILINE)
 
 
+def test_a_command_that_is_no_work_for_several_processes_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(cli.distributed, "world_size", lambda: 2)
+    code, _, err = said(capsys, "evaluate", "glyphs-tiny")
+    assert code == 1 and re.fullmatch(r"minclip: .*torchrun.*pretrain alone.*\n", err)
+
+
 def test_as_a_program():
     done = subprocess.run(
         [sys.executable, "-m", "minclip", "demo", "--preset", "nope"], capture_output=True, text=True,
