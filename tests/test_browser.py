@@ -37,7 +37,7 @@ from minclip.data.painting import GlyphPairs
 from minclip.data.tasks import handwritten_digits
 torch.manual_seed(0)
 model, tokenizer = minclip.load("glyphs-tiny")
-glyphs = load_atlas(32, progress=False)
+glyphs = load_atlas()
 u = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
 v = torch.nn.functional.normalize(u + 0.3 * torch.randn(64, 16), dim=1)
 """

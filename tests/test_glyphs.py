@@ -20,7 +20,17 @@ from PIL import Image, ImageDraw
 
 from minclip import MinclipError
 from minclip.data import glyphs
-from minclip.data.glyphs import Atlas, ceiling, character_name, load_atlas, load_font, read_faces, render_face, split_of
+from minclip.data.glyphs import (
+    Atlas,
+    ceiling,
+    character_name,
+    load_atlas,
+    load_font,
+    read_faces,
+    render_atlas,
+    render_face,
+    split_of,
+)
 
 GRIN = 0x1F600
 BUNDLED = glyphs.bundled_fonts()
@@ -136,7 +146,7 @@ def test_scripts_and_styles_are_the_known_ones(atlas):
 @pytest.mark.parametrize("size", [4, 9, 20])
 def test_any_size(monkeypatch, size):
     monkeypatch.setattr(glyphs, "bundled_fonts", lambda: [path for path in BUNDLED if path.name == "cmr10.ttf"])
-    atlas = load_atlas.__wrapped__(size)
+    atlas = render_atlas.__wrapped__(size, None)
     assert atlas.ink.shape == (62, size, size) and atlas.size == size  # letters and digits
 
 
@@ -157,6 +167,10 @@ def drawn_freely(face, code_point: int, pixels: int) -> np.ndarray:
     canvas = Image.new("L", (128, 128))
     ImageDraw.Draw(canvas).text((48, 64), chr(code_point), font=load_font(face, pixels), fill=255, anchor="ls")
     return np.asarray(canvas)
+
+
+def test_an_atlas_is_rendered_once_however_it_is_asked_for(atlas):
+    assert load_atlas() is load_atlas(size=32) is load_atlas(32, None) is atlas
 
 
 @pytest.mark.parametrize("size", [3, 0, -1])
@@ -190,10 +204,10 @@ def test_nothing_leaks_from_training(atlas):
 def test_adding_fonts_moves_no_character_to_another_split(tmp_path, monkeypatch):
     monkeypatch.setattr(glyphs, "bundled_fonts", list)
     write_font(tmp_path / "One.ttf", {ord("A"): "A"}, {"A": (0, 0, 500, 700)})
-    one = load_atlas.__wrapped__(16, str(tmp_path))
+    one = render_atlas.__wrapped__(16, str(tmp_path))
     letters = {ord(c): "A" for c in string.ascii_letters}
     write_font(tmp_path / "Another.ttf", letters, {"A": (0, 0, 500, 700)})
-    both = load_atlas.__wrapped__(16, str(tmp_path))
+    both = render_atlas.__wrapped__(16, str(tmp_path))
     assert dict(zip(one.name, one.split)).items() <= dict(zip(both.name, both.split)).items()
     assert len(both) == 1 + len(letters)
 
@@ -237,7 +251,7 @@ def test_broken_fonts_are_skipped_and_named(tmp_path, monkeypatch):
     for path, content in damaged.items():
         path.write_bytes(content)
     (tmp_path / "readme.txt").write_text("not a font, and does not say it is")
-    atlas = load_atlas.__wrapped__(16, str(tmp_path))
+    atlas = render_atlas.__wrapped__(16, str(tmp_path))
     assert set(atlas.skipped) == set(map(str, damaged)) and all(atlas.skipped.values())
     assert atlas.name.tolist() == ["latin capital letter a"] and atlas.of_faces("typeface").tolist() == ["Good"]
 
@@ -304,7 +318,7 @@ def test_a_colour_font_that_cannot_be_drawn_is_named(tmp_path, monkeypatch):
         tmp_path / "One.ttf", {GRIN: "grin"}, {"grin": (0, 0, 0, 0), "disc": (0, 0, 900, 900)}, {"grin": paint},
         [(1, 0, 0, 1)],
     )  # fmt: skip
-    skipped = load_atlas.__wrapped__(16, str(tmp_path)).skipped
+    skipped = render_atlas.__wrapped__(16, str(tmp_path)).skipped
     assert list(skipped) == [str(tmp_path / "One.ttf")] and "could be drawn" in skipped[str(tmp_path / "One.ttf")]
 
 

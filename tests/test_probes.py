@@ -6,17 +6,11 @@ import torch
 
 import minclip
 from minclip import plots
-from minclip.data import glyphs
 from minclip.data.tasks import Task, glyph_tasks
 from minclip.errors import MinclipError
 from minclip.experiments import probes
 from minclip.experiments.common import Setting
 from minclip.probe import linear_probe
-
-
-@pytest.fixture(scope="module")
-def atlas():
-    return glyphs.load_atlas(progress=False)
 
 
 @pytest.fixture(scope="module")

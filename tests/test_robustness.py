@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from minclip import plots
-from minclip.data import glyphs, shifts
+from minclip.data import shifts
 from minclip.data.tasks import Task
 from minclip.errors import MinclipError
 from minclip.experiments import robustness as experiment
@@ -13,11 +13,6 @@ from minclip.experiments.common import Setting
 from minclip.robustness import effective_robustness, expit, fit_line, gap_closed, logit, shifted_accuracy
 from minclip.supervised import SupervisedClassifier, classify, fit_classifier
 from minclip.train import TrainConfig
-
-
-@pytest.fixture(scope="module")
-def atlas():
-    return glyphs.load_atlas(progress=False)
 
 
 def test_logit_axes_and_perfect_scores():

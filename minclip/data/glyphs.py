@@ -182,8 +182,7 @@ def folder_fonts(folder: str | Path) -> list[Path]:
     return paths
 
 
-@lru_cache(maxsize=4)
-def load_atlas(size: int = 32, fonts: str | None = None, progress: bool = True) -> Atlas:
+def load_atlas(size: int = 32, fonts: str | None = None) -> Atlas:
     """Render every named character of matplotlib's fonts, and of the folder `fonts`, `size` px square.
 
     A few seconds for 32 px; kept for the life of the process. A font file that cannot be read is
@@ -193,9 +192,15 @@ def load_atlas(size: int = 32, fonts: str | None = None, progress: bool = True) 
     """
     if size < 4:
         raise MinclipError(f"An atlas of {size} px pictures shows nothing; give at least 4, better 32.")
+    return render_atlas(size, fonts)
+
+
+@lru_cache(maxsize=4)
+def render_atlas(size: int, fonts: str | None) -> Atlas:
+    """What `load_atlas` keeps, whichever way it was asked for the same."""
     paths = bundled_fonts() + (folder_fonts(fonts) if fonts else [])
     glyphs, faces, skipped = [], [], {}
-    for path in tqdm(paths, desc="rendering fonts", unit="font", leave=False, disable=None if progress else True):
+    for path in tqdm(paths, desc="rendering fonts", unit="font", leave=False, disable=None):
         try:
             font = [(face, list(render_face(face, size, characters))) for face, characters in read_faces(path)]
         except Exception as error:  # FreeType, fontTools and struct each raise their own for a damaged file
