@@ -94,6 +94,24 @@ def test_hard_examples_are_those_the_picker_got_wrong(atlas):
         shifts.hard_examples(pool, pool.labels, "hard")
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_test_picture_is_a_training_pictures_double(atlas, seed):
+    def pictures(*tasks: Task) -> set[bytes]:
+        return {image.tobytes() for task in tasks for image in task.images}
+
+    training, home = shifts.benchmark(atlas, experiment.EACH, seed)
+    typeface = shifts.natural_shifts(atlas)["new-typeface"]
+    learned = pictures(training, experiment.broad_pictures(atlas, seed))
+    assert not learned & pictures(home, typeface, shifts.hard_pictures(atlas, seed=experiment.POOL))
+
+
+def test_hard_pictures_are_painted_by_random_numbers_of_their_own(atlas):
+    """The training pictures of seed 2, turned further and the same way, are the pool of the default's stream."""
+    pool = shifts.hard_pictures(atlas, each=1, seed=experiment.POOL)
+    for seed in range(3):
+        assert not np.array_equal(shifts.benchmark(atlas, 1, seed)[0].labels, pool.labels)
+
+
 def test_a_supervised_model_learns_from_labels(atlas):
     training, home = shifts.benchmark(atlas, each=8)
     images, labels = shifts.as_tensor(training), torch.from_numpy(training.labels)
@@ -122,7 +140,7 @@ def test_the_experiment_runs_and_draws(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "EACH", 8)
     monkeypatch.setattr(shifts, "CORRUPTIONS", {"noise": shifts.CORRUPTIONS["noise"]})
     hard_pictures = shifts.hard_pictures
-    monkeypatch.setattr(shifts, "hard_pictures", lambda atlas: hard_pictures(atlas, each=1))
+    monkeypatch.setattr(shifts, "hard_pictures", lambda atlas, seed: hard_pictures(atlas, 1, seed))
     results = experiment.run(Setting("quick", 1, runs=tmp_path))
     assert len(results["models"][0]) == 6 and len(results["claims"]) == 3
     clip = next(model for model in results["models"][0] if model["group"] == "zero-shot CLIP")
