@@ -128,6 +128,25 @@ def test_what_is_wrong_with_a_mark_or_a_count():
     task = task_of(np.zeros((3, 2, 2, 3), np.uint8), [0, 1, 2], tiles)
     off, at_random = fine_grained.pips_off(result_of(task, [0, 0, 2]))
     assert off == 1.0 and at_random == pytest.approx((3 + 12 + 3 + 9 + 12 + 9) / 9)
+    assert fine_grained.counted_by_name(result_of(task, [0, 0, 2])) == pytest.approx(2 / 3)
+
+
+def test_a_probe_counts_tiles_it_was_not_fitted_to_if_the_features_do(atlas, tiny, monkeypatch):
+    """Features that hold the pips of both halves, against features that know each tile, and hold no count."""
+    task = fine_grained.tasks_of(atlas)["dominoes"]
+    tile_of = {picture.tobytes(): name for picture, name in zip(atlas.pictures(), atlas.name)}
+
+    def features(of_tile):
+        return lambda model, pictures: np.stack([of_tile(tile_of[picture.tobytes()]) for picture in pictures])
+
+    monkeypatch.setattr(fine_grained, "preprocess", lambda pictures, config: pictures)
+    counts = features(lambda tile: np.eye(7)[list(fine_grained.pips_of(tile))].ravel())
+    monkeypatch.setattr(fine_grained, "probe_features", counts)
+    assert fine_grained.counted_by_probe(tiny, task, atlas, seed=0) == 1.0
+    identity = features(lambda tile: np.eye(98)[task.class_names.index(tile)])
+    monkeypatch.setattr(fine_grained, "probe_features", identity)
+    assert fine_grained.probe_accuracy(tiny, task, atlas, seed=0) == 1.0
+    assert fine_grained.counted_by_probe(tiny, task, atlas, seed=0) < 0.15
 
 
 # Boundaries
