@@ -1,4 +1,4 @@
-"""What CLIP is compared with: the same image encoder under a linear head, trained on labels.
+"""What CLIP is compared with: an image encoder built as its own under a linear head, trained on labels.
 
 A classifier of the benchmark's K classes and of nothing else (paper, section 3.3). Optimiser, schedule
 and learning rate are those that `fit` uses for CLIP; the loss is cross-entropy with the labels.
@@ -18,7 +18,7 @@ from .zeroshot import CHUNK, evaluating
 
 
 class SupervisedClassifier(nn.Module):
-    """CLIP's ResNet, (B, 3, R, R) -> (B, K) logits."""
+    """A ResNet as CLIP has, here of one block a stage: (B, 3, R, R) -> (B, K) logits."""
 
     def __init__(self, classes: int, width: int = 16, layers: tuple[int, ...] = (1, 1, 1, 1), resolution: int = 32):
         super().__init__()
