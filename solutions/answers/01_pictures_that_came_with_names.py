@@ -237,6 +237,16 @@ def leaked__all_as_bytes(train, test):
     return _leaked(train.astype(np.uint8), test.astype(np.uint8), lambda picture: picture.tobytes())
 
 
+def leaked__nearly_equal(train, test):
+    """Compares with a tolerance. Belief: equal to five digits is equal."""
+    return np.array([i for i, p in enumerate(test) if any(np.allclose(p, other) for other in train)], dtype=np.int64)
+
+
+def leaked__all_as_float32(train, test):
+    """Makes everything float32. Belief: a float holds every integer, and every digit that matters."""
+    return _leaked(train.astype(np.float32), test.astype(np.float32), lambda picture: picture.tobytes())
+
+
 # 6. How many names will be seen
 
 

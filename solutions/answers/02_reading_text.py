@@ -73,6 +73,12 @@ def most_frequent_pair__never_none(words):
     return min(counts, key=lambda pair: (-counts[pair], pair))
 
 
+def most_frequent_pair__ties_by_the_joined_text(words):
+    """Of equals, the first once joined. Belief: a pair is the text that it will become."""
+    counts = _counted(words)
+    return min(counts, key=lambda pair: (-counts[pair], "".join(pair)), default=None)
+
+
 # 2. One merge
 
 
@@ -325,6 +331,11 @@ def causal_attention__masked_with_minus_a_hundred(queries, keys, values):
     return scores.masked_fill(_mask(scores), -100.0).softmax(-1) @ values
 
 
+def causal_attention__detached(queries, keys, values):
+    """Hands out numbers without their graph. Belief: attention is a matter of numbers."""
+    return causal_attention__right_by_pytorch(queries, keys, values).detach()
+
+
 # 5. What stands at end-of-text
 
 
@@ -443,3 +454,8 @@ def mended_rows__padded_with_the_end(captions, context_length, start, end):
     """Pads with end of text, as transformers' tokenizer does. Belief: every tokenizer pads alike (the text above says zeros)."""
     kept = [ids[: context_length - 2] for ids in captions]
     return _rows(kept, start, end, lambda row: row, lambda row, longest: row + [end] * (longest - len(row)))
+
+
+def mended_rows__ids_of_the_cell_above(captions, context_length, start, end):
+    """Writes 98 and 99. Belief: START and END are there already, so the arguments are the same once more."""
+    return _rows([ids[: context_length - 2] for ids in captions], 98, 99, list, _behind)

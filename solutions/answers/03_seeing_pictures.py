@@ -77,6 +77,11 @@ def embed_patches__by_strides_in_memory(images, weight):
     return patches.flatten(3).flatten(1, 2) @ weight.view(len(weight), -1).T
 
 
+def embed_patches__detached(images, weight):
+    """Hands out numbers without their graph. Belief: pictures are data, and data have no gradient."""
+    return embed_patches__right_by_convolution(images, weight).detach()
+
+
 # 2. Attention with several heads
 
 
@@ -157,6 +162,11 @@ def multi_head_attention__overflows(x, in_proj, out_proj, heads):
     q, k, v = (_heads(t, heads) for t in (x @ in_proj.T).chunk(3, -1))
     weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).exp()
     return (weights / weights.sum(-1, keepdim=True) @ v).transpose(1, 2).flatten(-2) @ out_proj.T
+
+
+def multi_head_attention__detached(x, in_proj, out_proj, heads):
+    """Hands out numbers without their graph. Belief: a copy is safer."""
+    return multi_head_attention__right_by_pytorch(x, in_proj, out_proj, heads).detach()
 
 
 # 3. Pooling by attention
@@ -242,6 +252,11 @@ def attention_pool__positions_added_in_place(x, positional_embedding, q_proj, k_
     x += positional_embedding[1:].T.reshape(x.shape[1:])
     tokens = torch.cat([mean, x.flatten(2).transpose(1, 2)], 1)
     return _pool(tokens[:, :1] @ q_proj.T, tokens @ k_proj.T, tokens @ v_proj.T, c_proj)
+
+
+def attention_pool__detached(x, positional_embedding, q_proj, k_proj, v_proj, c_proj):
+    """Hands out numbers without their graph. Belief: pooling is the end, and nothing is learned behind it."""
+    return attention_pool__right_by_pytorch(x, positional_embedding, q_proj, k_proj, v_proj, c_proj).detach()
 
 
 # 4. What it costs
@@ -367,3 +382,15 @@ def mended_block__in_place(x, ln_1, attn, ln_2, c_fc, c_proj):
     x += attn(ln_1(x))
     x += c_proj(_quick_gelu(c_fc(ln_2(x))))
     return x
+
+
+def mended_block__right_activated_in_place(x, ln_1, attn, ln_2, c_fc, c_proj):
+    x = x + attn(ln_1(x))
+    hidden = c_fc(ln_2(x))
+    hidden *= torch.sigmoid(1.702 * hidden)
+    return x + c_proj(hidden)
+
+
+def mended_block__detached(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """Hands out numbers without their graph. Belief: the weights were loaded, so nothing is to be trained."""
+    return mended_block__right_in_two_branches(x, ln_1, attn, ln_2, c_fc, c_proj).detach()

@@ -518,6 +518,11 @@ def mended_batches__never_shuffles(images, captions, batch_size, seed, epoch):
     return [(images[i : i + batch_size], list(captions[i : i + batch_size])) for i in whole]
 
 
+def mended_batches__seeded_by_the_epoch_alone(images, captions, batch_size, seed, epoch):
+    """The epoch seeds the generator. Belief: it is the epoch that the broken code forgot, so it goes in its place."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(epoch))
+
+
 # 8. A step whose lines are out of order
 
 
@@ -582,3 +587,8 @@ def mended_step__cleared_at_the_end(model, optimizer, images, texts, longest=1.0
 def mended_step__not_clamped(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
     """Leaves the clamp out. Belief: the gradient keeps the scale in bounds."""
     return _step(model, optimizer, images, texts, longest, max_scale, ("zero", "loss", "clip", "step"))
+
+
+def mended_step__clamped_at_a_hundred(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Clamps at 100 whatever is asked for. Belief: the limit is the paper's, and the argument says so once more."""
+    return mended_step__right_by_hand(model, optimizer, images, texts, longest, 100.0)

@@ -376,6 +376,16 @@ def shots_to_match__none_for_never(shots, accuracies, zero_shot):
     return None if got == math.inf else got
 
 
+def shots_to_match__right_giving_the_entry_itself(shots, accuracies, zero_shot):
+    for i, accuracy in enumerate(accuracies):
+        if accuracy >= zero_shot:
+            if i == 0:
+                return shots[0]  # an int where it was one
+            part = (zero_shot - accuracies[i - 1]) / (accuracy - accuracies[i - 1])
+            return shots[i - 1] ** (1 - part) * shots[i] ** part
+    return math.inf
+
+
 # 7. How far a test's accuracy strays
 
 

@@ -79,6 +79,11 @@ def caption_log_likelihood__exponentials_that_overflow(logits, tokens):
     return log_p.masked_fill(place > tokens.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
 
 
+def caption_log_likelihood__detached(logits, tokens):
+    """Hands out numbers without their graph. Belief: a likelihood is a number to compare."""
+    return caption_log_likelihood__right_by_cross_entropy(logits, tokens).detach()
+
+
 # 2. The loss of a bag
 
 
@@ -142,6 +147,11 @@ def bag_loss__over_all_words_of_the_batch(logits, tokens):
         words = row[1 : row.argmax()]
         nats.append(scores.logsumexp(dim=0) - scores[words])
     return torch.cat(nats).mean()
+
+
+def bag_loss__detached(logits, tokens):
+    """Hands out numbers without their graph. Belief: a loss is a number."""
+    return bag_loss__right_by_shares(logits, tokens).detach()
 
 
 # 3. Which name is it?

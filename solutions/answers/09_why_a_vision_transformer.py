@@ -165,3 +165,15 @@ def compute_factor__slope_of_a(compute_a, accuracy_a, compute_b, accuracy_b, lea
         return math.nan
     needed = (np.asarray(accuracy_b) - intercept) / slope
     return float(np.exp(np.mean(needed - np.log(compute_b))))
+
+
+def compute_factor__threshold_for_tenfold(compute_a, accuracy_a, compute_b, accuracy_b, least_slope=0.01):
+    """Holds the slope for tenfold compute against the threshold. Belief: a slope is a slope, whatever the logarithm."""
+    a, b, slope = _lines(compute_a, accuracy_a, compute_b, accuracy_b, np.log10)
+    return float(10 ** ((b - a) / slope)) if slope >= least_slope else float("nan")
+
+
+def compute_factor__threshold_for_doubled(compute_a, accuracy_a, compute_b, accuracy_b, least_slope=0.01):
+    """Holds the slope for doubled compute against it. Belief: sizes were doubled, so the slope is that of doubling."""
+    a, b, slope = _lines(compute_a, accuracy_a, compute_b, accuracy_b, np.log2)
+    return float(2 ** ((b - a) / slope)) if slope >= least_slope else float("nan")

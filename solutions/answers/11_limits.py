@@ -123,6 +123,13 @@ def points_for_tenfold__weighted(accuracy, share):
     return float(np.polyfit(np.log10(x), 100 * y, 1, w=x)[0])
 
 
+def points_for_tenfold__without_groups_never_right(accuracy, share):
+    """Keeps what is true of both. Belief: `and` asks whether a group is there; an accuracy of 0 is none."""
+    groups = [group for group in accuracy if accuracy.get(group) and share.get(group)]
+    x = np.log10([share[group] for group in groups])
+    return float(100 * np.polyfit(x, [accuracy[group] for group in groups], 1)[0])
+
+
 # 3. How much of a planted bias is repeated?
 
 

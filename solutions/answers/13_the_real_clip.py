@@ -44,6 +44,11 @@ def to_input__rows_for_columns(pixels, mean, std):
     return (pixels.permute(2, 1, 0) / 255 - mean[:, None, None]) / std[:, None, None]
 
 
+def to_input__right_by_numpy(pixels, mean, std):
+    x = (pixels.numpy() / 255 - mean.numpy()) / std.numpy()  # float64, since 255 is no tensor
+    return torch.from_numpy(x.transpose(2, 0, 1).copy())
+
+
 # 2. Three matrices under one name
 
 
@@ -99,6 +104,11 @@ def stacked_projections__biases_in_another_order(state):
 def stacked_projections__output_transposed(state):
     """Turns out_proj, too. Belief: what holds for text_projection holds for every projection."""
     return _stacked(state, "qkv") | {"out_proj.weight": state["out_proj.weight"].T}
+
+
+def stacked_projections__another_bias_for_the_keys(state):
+    """The queries' bias for the keys, too. Belief: where attention comes out the same, the weights are the same."""
+    return _stacked(state, "qkv", bias_order="qqv")
 
 
 # 3. What 400 million pairs cost
