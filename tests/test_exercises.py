@@ -218,6 +218,33 @@ def test_nan_and_nothing_never_pass(exercise):
             assert failure(exercise, which, answer) is not None, f"the {which} check let it pass"
 
 
+def each(change: Callable, value):
+    """The same, with `change` made to every tensor and number in it."""
+    if isinstance(value, tuple | list):
+        return type(value)(each(change, part) for part in value)
+    return change(value)
+
+
+OTHERWISE = {
+    "nothing, where return is forgotten": lambda value: None,
+    "float32, as torch.zeros is": lambda value: each(
+        lambda x: x.float() if isinstance(x, torch.Tensor) and x.dtype == torch.float64 else x, value
+    ),
+    "tensors for floats": lambda value: each(lambda x: torch.tensor(x) if isinstance(x, float) else x, value),
+    "without gradient": lambda value: each(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, value),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERWISE)
+@every_exercise
+def test_right_numbers_of_a_wrong_type_hear_a_sentence_if_they_are_refused(exercise, kind):
+    solution = defined(exercise, exercise.solution)
+    error = failure(exercise, "visible", lambda *a, **k: OTHERWISE[kind](solution(*a, **k)))
+    assert error is None or (isinstance(error, AssertionError) and len(str(error)) > 20), repr(error)
+    if error is not None and kind == "tensors for floats":
+        assert re.search("float|Tensor", str(error)), f"it says that the value is wrong, and not the type: {error}"
+
+
 SCALAR = "isinstance(got, torch.Tensor) and got.shape == ()"
 
 

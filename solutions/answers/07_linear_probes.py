@@ -143,6 +143,17 @@ def probe_objective__overflows(weights, bias, features, labels, penalty):
     return float(value), features.T @ (p - truth) / len(labels) + penalty * weights, (p - truth).mean(0)
 
 
+def probe_objective__logarithm_of_a_probability(weights, bias, features, labels, penalty):
+    """Softmax first, its logarithm then. Belief: with the largest logit subtracted nothing can go wrong."""
+    logits = features @ weights + bias
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    truth = np.eye(len(bias))[labels]
+    value = -np.log((p * truth).sum(axis=1)).mean() + penalty / 2 * (weights**2).sum()
+    error = (p - truth) / len(labels)
+    return float(value), features.T @ error + penalty * weights, error.sum(axis=0)
+
+
 # 3. The search for a penalty
 
 
