@@ -4,13 +4,16 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
 
 import minclip
 from minclip import MinclipError
+from minclip.checkpoint import read_checkpoint, write_checkpoint
 from minclip.data.tasks import validation_task
 from minclip.evaluation import evaluate_task
 
@@ -28,7 +31,11 @@ def leaderboard():
 
 def make_run(folder: Path, images_seen: int = 149_952, batch: int = 192, name: str = "glyphs-tiny") -> Path:
     """A run as `pretrain` leaves it, of a bundled model's weights."""
-    minclip.save(*minclip.load(name), folder)
+    model, tokenizer = minclip.load(name)
+    minclip.save(model, tokenizer, folder)
+    state = {"model": model.state_dict(), "optimizer": {}, "step": images_seen // batch, "random_states": {}}
+    about = {"model_config": asdict(model.config), "train_config": {"batch_size": batch}}
+    write_checkpoint(folder, state | about | {"tokenizer": tokenizer.to_json()})
     steps = [*range(10, images_seen // batch, 100), images_seen // batch]
     lines = [{"step": s, "images_seen": s * batch, "loss": 1.0, "logit_scale": 14.3, "seconds": s / 8} for s in steps]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -84,24 +91,104 @@ def test_files_that_contradict_each_other_are_refused(leaderboard, tmp_path):
     refused("missing or damaged")
 
 
-def test_a_checkpoint_that_went_further_is_believed_over_the_metrics(leaderboard, tmp_path, monkeypatch):
+def change_checkpoint(run: Path, **parts) -> None:
+    write_checkpoint(run, read_checkpoint(run) | parts)
+
+
+def test_a_checkpoint_that_went_further_is_believed_over_the_metrics(leaderboard, tmp_path):
     run = make_run(tmp_path / "run")
-    (run / "checkpoint.pt").touch()
-    checkpoint = {"step": 800, "train_config": {"batch_size": 192}}
-    monkeypatch.setattr(leaderboard, "read_checkpoint", lambda folder: checkpoint)
+    change_checkpoint(run, step=800)
     with pytest.raises(MinclipError, match="checkpoint.pt says 153600"):
         leaderboard.pictures_seen(run, 150_000)
-    checkpoint["step"] = 781
+    change_checkpoint(run, step=781)
     assert leaderboard.pictures_seen(run, 150_000)["step"] == 781
 
 
-def test_one_bad_run_does_not_stop_the_others(leaderboard, tmp_path, capsys):
-    good, torn = make_run(tmp_path / "good"), make_run(tmp_path / "torn")
+def test_a_run_without_its_checkpoint_is_refused(leaderboard, tmp_path):
+    run = make_run(tmp_path / "run", images_seen=300_000)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join(lines[:5]))  # as if it had stopped there
+    with pytest.raises(MinclipError, match="checkpoint.pt says"):
+        leaderboard.pictures_seen(run, 150_000)
+    (run / "checkpoint.pt").unlink()
+    with pytest.raises(MinclipError, match="There is no checkpoint"):
+        leaderboard.pictures_seen(run, 150_000)
+
+
+@pytest.mark.parametrize("name", ["glyphs-tiny", "glyphs-vit"])
+def test_weights_that_the_run_did_not_end_with_are_refused(leaderboard, tmp_path, name):
+    run = make_run(tmp_path / "run", name=name)
+    own, tokenizer = leaderboard.trained_model(run)  # in a ViT's folder they bear other names
+    other = {"glyphs-tiny": "glyphs-vit", "glyphs-vit": "glyphs-tiny"}[name]
+    for foreign in (minclip.load(other), (own, tokenizer)):
+        foreign[0].logit_scale.data += 0.01
+        minclip.save(*foreign, run)
+        with pytest.raises(MinclipError, match="are not those of checkpoint.pt"):
+            leaderboard.trained_model(run)
+
+
+FORGED = {
+    "pictures as text": {"images_seen": "149952"},
+    "pictures below 0": {"images_seen": -149_952, "step": -781},
+    "half a picture": {"images_seen": 149_952.5},
+    "pictures without end": {"images_seen": float("inf")},
+    "seconds as text": {"seconds": "fast"},
+    "seconds without end": {"seconds": float("inf")},
+    "seconds below 0": {"seconds": -1},
+    "seconds with 400 digits": {"seconds": 10**400},
+}
+
+
+def forge(run: Path, **values) -> None:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(json.loads(lines[-1]) | values)]))
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_forged_figure_is_refused_in_a_sentence(leaderboard, tmp_path, what):
+    run = make_run(tmp_path / "run")
+    forge(run, **FORGED[what])
+    with pytest.raises(MinclipError, match="metrics.jsonl is missing or damaged: ValueError|Overflow"):
+        leaderboard.pictures_seen(run, 150_000)
+
+
+@pytest.mark.parametrize("parts", [{"train_config": {}}, {"train_config": 3}, {"step": "781"}, {"step": -781}], ids=str)
+def test_a_forged_checkpoint_is_refused_in_a_sentence(leaderboard, tmp_path, parts):
+    run = make_run(tmp_path / "run")
+    change_checkpoint(run, **parts)
+    with pytest.raises(MinclipError, match="checkpoint.pt is missing or damaged"):
+        leaderboard.pictures_seen(run, 150_000)
+
+
+def test_one_bad_run_does_not_stop_the_others(leaderboard, tmp_path, capsys, monkeypatch):
+    good, torn, forged, odd = (make_run(tmp_path / name) for name in ("good", "torn", "forged", "odd"))
     weights = torn / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    leaderboard.main((torn, tmp_path / "nowhere", good))
+    forge(forged, seconds="fast")
+    change_checkpoint(odd, model_config={"embed_dim": {}})
+    seen = leaderboard.pictures_seen
+    unthought_of = tmp_path / "unthought of"
+    monkeypatch.setattr(
+        leaderboard, "pictures_seen", lambda run, budget: 1 // 0 if run == unthought_of else seen(run, budget)
+    )
+    leaderboard.main((torn, tmp_path / "nowhere", forged, odd, unthought_of, good))
     said = capsys.readouterr()
-    assert said.err.count("refused: ") == 2 and said.out.count("good") == 1
+    assert said.err.count("refused: ") == said.err.count("\n") == 5 and said.out.count("good") == 1
+    assert "unthought of cannot be judged (ZeroDivisionError" in said.err
+
+
+def test_the_final_ranking_shows_validation_beside_and_stars_what_is_too_far_apart(
+    leaderboard, tmp_path, capsys, monkeypatch
+):
+    runs = {name: make_run(tmp_path / name) for name in ("honest", "trained-on-the-test")}
+    scores = iter([0.521, 0.511, 0.639, 0.141])
+    monkeypatch.setattr(leaderboard, "evaluate_task", lambda *_: SimpleNamespace(accuracy=next(scores)))
+    leaderboard.main(tuple(runs.values()), split="test", json=tmp_path / "board.json")
+    _, first, second, note = capsys.readouterr().out.splitlines()
+    assert "63.9 ± 1.5%" in first and "14.1 ± 1.2% *" in first and first.endswith("trained-on-the-test")
+    assert "52.1 ± 1.6%" in second and "51.1 ± 1.7%" in second and "*" not in second
+    assert note.startswith("* Test and validation are further apart than both margins")
+    assert [entry["validation"][0] for entry in json.loads((tmp_path / "board.json").read_text())] == [0.141, 0.511]
 
 
 @pytest.mark.parametrize("path", sorted(PROJECTS.glob("*/starter.ipynb")), ids=lambda path: path.parent.name)
