@@ -21,6 +21,21 @@ from .errors import MinclipError
 
 TO_DO, PASSES, FAILS, WRITTEN, DAMAGED = "to do", "passes", "fails", "written", "damaged"
 SECONDS_A_CELL = 30  # as nbgrader has it
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError)  # what a damaged notebook raises
+
+
+class Shell(InteractiveShell):
+    """A shell without windows and without a process of its own: `%matplotlib inline` and `exit()`, which JupyterLab
+    understands, do no harm here."""
+
+    def enable_gui(self, gui=None):
+        pass
+
+    def enable_matplotlib(self, gui=None):
+        return None, "agg"  # as it is: nobody looks at the pictures
+
+    def ask_exit(self):
+        pass
 
 
 class TooLong(BaseException):  # no Exception: an answer may catch those
@@ -39,26 +54,47 @@ class Exercise:
 
 
 def find_notebooks(place: Path) -> list[Path]:
-    """The notebook; or those in the folder, or one folder down, in order. Raises MinclipError where there is none."""
+    """The notebook; or those with exercises in the folder, or one folder down, in order. Raises MinclipError where
+    there is none."""
     if place.suffix == ".ipynb" and place.is_file():
-        return [place]
-    found = sorted([*place.glob("*.ipynb"), *place.glob("*/*.ipynb")])
-    notebooks = [path for path in found if not path.parent.name.startswith(".")]  # JupyterLab's .ipynb_checkpoints
-    if not notebooks:
+        found = [place]
+    else:
+        found = sorted([*place.glob("*.ipynb"), *place.glob("*/*.ipynb")])
+        found = [path for path in found if not path.parent.name.startswith(".")]  # JupyterLab's .ipynb_checkpoints
+    if not found:
         raise MinclipError(f"No notebook in {str(place)!r}; name exercises/, a folder in it, or a notebook.")
+    notebooks = [path for path in found if holds_exercises(path)]
+    if not notebooks:
+        raise MinclipError(
+            f"No exercise with a check in {str(place)!r}; name exercises/, a folder in it, or a notebook. Lessons and "
+            "projects have none."
+        )
     return notebooks
+
+
+def read_cells(path: Path) -> list[tuple[str, str, dict]]:
+    """(kind, source, what nbgrader notes) of each cell. Raises one of UNREADABLE where the file is damaged."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("nbgrader", {})) for cell in cells]
+
+
+def holds_exercises(path: Path) -> bool:
+    """Whether there is anything to tell of: an exercise, or that the file is damaged."""
+    try:
+        return any(grading for _, _, grading in read_cells(path))
+    except UNREADABLE:
+        return True
 
 
 def run_notebook(path: Path) -> list[Exercise]:
     """Its exercises, in order; or the one line that it is damaged, so that the other notebooks still get theirs."""
     try:
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        cells = [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("nbgrader", {})) for cell in cells]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        cells = read_cells(path)
+    except UNREADABLE as error:
         return [Exercise(path.stem, "the whole file", DAMAGED, f"no notebook, or one cut off ({error!s:.80})")]
     matplotlib.use("agg")  # no windows
     config = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "nocolor"})
-    shell = InteractiveShell(config=config, user_module=types.ModuleType("exercises"))
+    shell = Shell(config=config, user_module=types.ModuleType("exercises"))
     found, broken = [], {}  # broken: what an answer cell itself raised
     for kind, source, grading in cells:
         name = grading.get("grade_id", "")
@@ -122,5 +158,5 @@ def as_text(exercises: list[Exercise]) -> str:
         done = sum(exercise.state in (PASSES, WRITTEN) for exercise in own)
         damaged = any(exercise.state == DAMAGED for exercise in own)
         lines.append(f"{assignment.replace('_', ' ')}: {DAMAGED if damaged else f'{done} of {len(own)}'}")
-        lines += [f"  {exercise.name:<26}{exercise.state:<9}{exercise.why}".rstrip() for exercise in own]
+        lines += [f"  {exercise.name:<27} {exercise.state:<9}{exercise.why}".rstrip() for exercise in own]
     return "\n".join(lines)

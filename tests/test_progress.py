@@ -78,10 +78,30 @@ def test_a_folder_of_one_assignment_will_do(half_done, capsys, monkeypatch):
     assert progress.find_notebooks(Path(".")) == [Path(f"{NAME}.ipynb")]
 
 
-def test_a_folder_without_a_notebook_gets_a_sentence(tmp_path, capsys):
-    assert cli.main(["progress", str(tmp_path)]) == 1
-    complaint = capsys.readouterr().err
-    assert complaint.startswith("minclip: ") and complaint.count("\n") == 1
+PROJECTS = ROOT / "exercises" / "projects"
+
+
+@pytest.mark.parametrize("place", [None, PROJECTS, PROJECTS / "1_your_own_data" / "starter.ipynb"], ids=str)
+def test_a_place_without_exercises_gets_a_sentence(tmp_path, capsys, place, monkeypatch):
+    monkeypatch.setattr(progress, "run_notebook", lambda path: pytest.fail(f"{path} was run"))
+    assert cli.main(["progress", str(place or tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("minclip: No ") and said.err.count("\n") == 1 and said.out == ""
+
+
+def test_a_notebook_of_the_students_own_is_passed_over(half_done, capsys):
+    cell = {"cell_type": "code", "metadata": {}, "source": "1 / 0", "outputs": []}
+    (half_done / "my_own.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert cli.main(["progress", str(half_done)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "06 zero shot: 2 of 7"
+
+
+def test_every_state_stands_in_its_column():
+    names = [cell["metadata"].get("nbgrader", {}).get("grade_id", "") for path in (ROOT / "exercises").glob("*/*.ipynb")
+             for cell in json.loads(path.read_text("utf-8"))["cells"]]  # fmt: skip
+    names = [name for name in names if not name.endswith(("-visible", "-hidden"))]
+    lines = progress.as_text([progress.Exercise("any", name, "to do") for name in names]).splitlines()[1:]
+    assert len(names) > 60 and {line.index(" to do") for line in lines} == {29}
 
 
 @pytest.mark.parametrize("content", ["not json", "{}", '{"cells": [1]}'])
@@ -91,7 +111,7 @@ def test_a_damaged_notebook_is_named_and_the_others_are_told(half_done, capsys, 
     lines = capsys.readouterr().out.splitlines()
     assert "06 zero shot: 2 of 7" in lines
     line = lines[lines.index("07 cut off: damaged") + 1]
-    assert line.startswith("  the whole file            damaged  no notebook, or one cut off (")
+    assert line.startswith("  the whole file              damaged  no notebook, or one cut off (")
 
 
 def small_notebook(path: Path, answer: str) -> list[tuple[str, str]]:
@@ -121,6 +141,15 @@ def test_an_endless_answer_is_cut_off_and_the_next_is_told(tmp_path, monkeypatch
     before = signal.getsignal(signal.SIGALRM)
     assert small_notebook(tmp_path / "a.ipynb", answer) == [("fails", "ran past 1 s"), ("passes", "")]
     assert signal.getsignal(signal.SIGALRM) is before and signal.alarm(0) == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["%matplotlib inline", "exit()", "quit()", "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1])"],
+)
+def test_what_jupyterlab_understands_does_no_harm(tmp_path, line):
+    answer = f"{line}\ndef first():\n    return 1"
+    assert small_notebook(tmp_path / "a.ipynb", answer) == [("passes", ""), ("passes", "")]
 
 
 def test_outside_the_main_thread_there_is_no_limit_and_no_error(tmp_path):
