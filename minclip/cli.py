@@ -227,8 +227,8 @@ class Experiment:
     """Which claim."""
     preset: Literal["quick", "recorded"] = "quick"
     """The scale."""
-    seeds: int = 3
-    """How often whatever is trained is trained anew; figures are given with their spread."""
+    seeds: int | None = None
+    """For recorded alone: how often whatever is trained is trained anew, 3 times if not given, for figures with a spread."""
     runs: Path = Path("runs/experiments")
     """Folder in which trained models are kept, for the next experiment to find."""
     photographs: str | None = None
@@ -241,12 +241,15 @@ class Experiment:
     """Write the results to this file, too, with where they come from."""
 
     def __call__(self) -> dict:
-        if self.seeds < 1:
-            raise MinclipError(f"seeds is {self.seeds}; train at least once.")
+        if self.seeds is not None and self.preset == "quick":
+            raise MinclipError("--seeds belongs to --preset recorded; quick trains everything once.")
+        seeds = 1 if self.preset == "quick" else 3 if self.seeds is None else self.seeds
+        if seeds < 1:
+            raise MinclipError(f"seeds is {seeds}; train at least once.")
         if self.photographs is not None and self.name != "boundaries":
             raise MinclipError(f"--photographs belongs to the experiment boundaries; {self.name} makes no use of them.")
         experiment = import_module(f"minclip.experiments.{self.name}")
-        setting = Setting(self.preset, self.seeds, find_device(self.device), self.runs, self.photographs)
+        setting = Setting(self.preset, seeds, find_device(self.device), self.runs, self.photographs)
         began = perf_counter()
         results = {**experiment.run(setting), "provenance": provenance(setting, perf_counter() - began)}
         print(experiment.as_text(results))

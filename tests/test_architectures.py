@@ -110,7 +110,7 @@ def test_claims_and_picture_from_known_runs():
 
 
 def test_run_end_to_end_on_almost_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(architectures, "plan", lambda s: architectures.Plan(("small",), 384, (384,), 1, (1e-3,)))
+    monkeypatch.setattr(architectures, "plan", lambda s: architectures.Plan(("small",), 384, (384,), (1e-3,)))
     monkeypatch.setitem(architectures.ENCODERS["ResNet"], "medium", architectures.ENCODERS["ResNet"]["small"])
     monkeypatch.setitem(architectures.ENCODERS["ViT"], "medium", architectures.ENCODERS["ViT"]["small"])
     monkeypatch.setattr(architectures, "NAMED", ("planets", "chess"))

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -85,10 +86,10 @@ def test_learning_rates_grow_with_the_root_of_the_batch():
 
 
 def test_run_end_to_end_on_almost_nothing_and_find_it_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_size, "PICTURES", {"quick": 256})
-    monkeypatch.setattr(batch_size, "BATCHES", (64, 256))
+    plan = replace(batch_size.PLANS["quick"], pictures=256, batches=(64, 256))
+    monkeypatch.setattr(batch_size, "PLANS", {"quick": plan})
     monkeypatch.setattr(batch_size, "NAMED", ("planets", "chess"))
-    setting = Setting("quick", 3, runs=tmp_path)
+    setting = Setting("quick", 1, runs=tmp_path)
     results = batch_size.run(setting)
     assert [run["steps"] for run in results["batch"]] == [4, 1]
     assert results["chance"] == pytest.approx((1 / 9 + 1 / 12) / 2)

@@ -122,6 +122,7 @@ MISTAKES = {
         ["experiment", "probes", "--photographs", "x"],
         "--photographs belongs to the experiment boundaries",
     ),
+    "seeds of a quick one": (["experiment", "bias", "--seeds", "5"], "--seeds belongs to --preset recorded"),
     "picture of no kind": (["experiment", "bias", "--picture", "p.xyz"], "--picture is p.xyz; let its name end"),
     "picture in a file": (["experiment", "bias", "--picture", "file/p.png"], "p.png cannot be written"),
     "results over a folder": (["evaluate", "glyphs-tiny", "--json", "."], ". cannot be written"),

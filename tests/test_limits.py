@@ -164,7 +164,7 @@ def test_rarity_and_the_errors_it_accounts_for():
 
 def test_what_is_fitted_to_and_tested_on_shares_no_picture(atlas, tiny):
     fits, tests = boundaries.digit_domains(atlas, 0)
-    for domain in ("print, as in training", "handwriting"):
+    for domain in ("print, faces trained on", "handwriting"):
         fitted = {picture.tobytes() for task in fits.values() for picture in task.images}
         assert not any(picture.tobytes() in fitted for picture in tests[domain].images)
     assert set(boundaries.named_labels(tests["handwriting"])) == set(boundaries.named_labels(fits["print"]))

@@ -24,6 +24,14 @@ def test_what_zero_shot_is_worth():
     assert probes.worth(0.3, shots) == pytest.approx(2**0.5)
     assert probes.worth(0.7, shots) == pytest.approx(2**3.5, rel=0.3)
     assert probes.worth(0.1, shots) == 0.5 and probes.worth(0.9, shots) == 32
+    assert probes.worth(1.0, [0.9, 1, 1, 1, 1]) == 2 and probes.worth(1.0, [1, 1, 1, 1, 1]) == 0.5
+
+
+def test_drawings_that_a_face_trained_on_has_are_counted(tasks, atlas):
+    trained_faces = atlas.select(~atlas.of_faces("unseen"))
+    assert probes.drawn_alike(tasks["dominoes"], trained_faces) == 1
+    assert 0 < probes.drawn_alike(tasks["chess"], trained_faces) < 1
+    assert probes.drawn_alike(tasks["latin-capitals"], trained_faces) == 0
 
 
 def test_some_classes_keep_their_pictures_and_names(tasks):

@@ -63,14 +63,13 @@ class Plan:
     sizes: tuple[str, ...]
     pictures: int
     lengths: tuple[int, ...]
-    seeds: int
     rates: tuple[float, ...]
 
 
 def plan(setting: Setting) -> Plan:
     if setting.scale == "quick":
-        return Plan(("small", "medium"), 9_600, (), 1, (1.5e-3,))
-    return Plan(("small", "medium", "large"), 24_000, (150_000,), setting.seeds, (7.5e-4, 1.5e-3, 3e-3))
+        return Plan(("small", "medium"), 9_600, (), (1.5e-3,))
+    return Plan(("small", "medium", "large"), 24_000, (150_000,), (7.5e-4, 1.5e-3, 3e-3))
 
 
 def recipe(family: str, size: str, pictures: int, lr: float) -> Preset:
@@ -163,7 +162,7 @@ def run(setting: Setting) -> dict:
     cases |= {(family, "medium", pictures) for family in COLOURS for pictures in how.lengths}
     cases |= {("ViT, patches of 4", "medium", how.pictures)} if setting.scale == "recorded" else set()
     runs = []
-    for seed in range(how.seeds):
+    for seed in range(setting.seeds):
         for family, size, pictures in tqdm(sorted(cases), desc=f"seed {seed}", unit="model", leave=False):
             preset = recipe(family, size, pictures, rates[family])
             about = {"family": family, "size": size, "pictures": pictures, "seed": seed}
@@ -316,7 +315,8 @@ def plot_scrambled(results: dict, ax) -> None:
             error = 100 * np.std(shares, ddof=1) if len(shares) > 1 else 0
             ax.bar(place + shift, 100 * np.mean(shares), 0.38, yerr=error, color=COLOURS[family],
                    alpha=1 if how == "as drawn" else 0.45)  # fmt: skip
-            ax.text(place + shift, -1, how.replace(" ", "\n"), ha="center", va="top", fontsize=9)
+            ax.annotate(how.replace(" ", "\n"), (place + shift, 0), (0, -4), textcoords="offset points", ha="center",
+                        va="top", fontsize=9, annotation_clip=False)  # fmt: skip
     ax.set_xticks(range(2), [f"\n\n{family}" for family in COLOURS])
     ax.tick_params(length=0)
     ax.grid(axis="x", visible=False)

@@ -1,7 +1,7 @@
 """Batch size and temperature (paper, sections 2.3 and 2.5): how many candidates, how sharp, and which twins.
 
-CLIP trained on minibatches of 32,768 pairs, with a learned temperature, "to prevent its tuning as a
-hyper-parameter". Neither was put to the test in the paper. Here a small CLIP sees equally many pictures
+CLIP trained on minibatches of 32,768 pairs, with a learned temperature, so that it need not be tuned as
+a hyper-parameter. Neither was put to the test in the paper. Here a small CLIP sees equally many pictures
 
 - in batches of 64 to 32,768, the large ones by gradient caching: more candidates, and fewer steps;
 - in batches of one size, each pair contrasted with a part of it: more candidates, and equally many steps;
@@ -40,7 +40,6 @@ MODEL = CLIPConfig(
 )  # fmt: skip
 DESCRIBED = Paint(coloured=0.5, colours_named=0.95, described=0.95)  # few captions in a large batch are alike
 BARE = Paint(coloured=0.5, colours_named=0, described=0)  # the same pictures, each called by its name alone
-PICTURES = {"quick": 16_384, "recorded": 262_144}  # seen in each training
 CHUNK = 1024  # pairs embedded at a time
 START = 1 / 0.07  # the logit scale that CLIP begins with
 
@@ -66,9 +65,20 @@ class Case:
         return min(1e-3 * math.sqrt(self.batch / 64), 8e-3)
 
 
-BATCHES = (64, 256, 1024, 4096, 32_768)
-CANDIDATES = (4, 16, 64, 256)
-SCALES = (1.0, START, 100.0)
+@dataclass(frozen=True)
+class Plan:
+    """What is trained at a scale, on so many pictures each time; `scales` are fixed ones."""
+
+    pictures: int
+    batches: tuple[int, ...]
+    candidates: tuple[int, ...]
+    scales: tuple[float, ...]
+
+
+PLANS = {
+    "quick": Plan(49_152, (64, 256, 1024), (4, 256), (100.0,)),
+    "recorded": Plan(262_144, (64, 256, 1024, 4096, 32_768), (4, 16, 64, 256), (1.0, START, 100.0)),
+}
 COPIES = (1, 16)
 
 
@@ -142,18 +152,18 @@ def measure(case: Case, pictures: int, seed: int, setting: Setting) -> dict:
 
 def run(setting: Setting) -> dict:
     """-> the runs (one dictionary each) by what is varied, and the claims."""
-    pictures, seeds = PICTURES[setting.scale], 1 if setting.scale == "quick" else setting.seeds
+    plan = PLANS[setting.scale]
     cases = {
-        "batch": [Case(batch, batch) for batch in BATCHES if batch <= pictures],
-        "candidates": [Case(candidates=candidates) for candidates in CANDIDATES],
-        "scale": [Case(), *(Case(scale=scale) for scale in SCALES)],
+        "batch": [Case(batch, batch) for batch in plan.batches],
+        "candidates": [Case(candidates=candidates) for candidates in plan.candidates],
+        "scale": [Case(), *(Case(scale=scale) for scale in plan.scales)],
         "copies": [Case(copies=copies, described=said) for said in (False, True) for copies in COPIES],
     }
     found = {varied: [] for varied in cases}
-    for seed in range(seeds):
+    for seed in range(setting.seeds):
         for varied, some in cases.items():
-            found[varied] += [measure(case, pictures, seed, setting) for case in some]
-    return {"pictures": pictures, "chance": chance(), **found, "claims": claims(found, pictures)}
+            found[varied] += [measure(case, plan.pictures, seed, setting) for case in some]
+    return {"pictures": plan.pictures, "chance": chance(), **found, "claims": claims(found, plan.pictures)}
 
 
 def chance() -> float:
@@ -176,9 +186,14 @@ def claims(found: dict, pictures: int) -> list[dict]:
         f"{batch:,} a step ({pictures // batch:,} steps) {percent(scores(found['batch'], batch=batch))}"
         for batch in values(found["batch"], "batch")
     ]
-    by_candidates = [f"{n}: {percent(scores(found['candidates'], candidates=n))}" for n in CANDIDATES]
+    counts = values(found["candidates"], "candidates")
+    by_candidates = [f"{n}: {percent(scores(found['candidates'], candidates=n))}" for n in counts]
     learned = scores(found["scale"], "logit_scale", scale=None)
-    fixed = [f"{scale:.0f}: {percent(scores(found['scale'], scale=scale))}" for scale in SCALES]
+    fixed = [
+        f"{scale:.0f}: {percent(scores(found['scale'], scale=scale))}"
+        for scale in values(found["scale"], "scale")
+        if scale is not None
+    ]
     names, many = found["copies"], COPIES[-1]
     twins = [scores(names, described=said, copies=copies) for said in (False, True) for copies in (1, many)]
     floor = statistics.fmean(scores(names, "last_loss", described=False, copies=many))
@@ -186,11 +201,11 @@ def claims(found: dict, pictures: int) -> list[dict]:
         claim("a very large batch", "32,768 pairs a step; no comparison",
               f"zero-shot after {pictures:,} pictures: {', '.join(by_batch)}"),
         claim("more candidates teach more", "no comparison",
-              f"256 pairs a step, each among 4, 16, 64 or 256 candidates: {', '.join(by_candidates)}"),
+              f"256 pairs a step, each among {', '.join(map(str, counts[:-1]))} or {counts[-1]} candidates: {', '.join(by_candidates)}"),
         claim("the temperature is learned", "learned, so as not to be tuned",
               f"learned (the scale ends at {statistics.fmean(learned):.0f}) {percent(scores(found['scale'], scale=None))}; "
               f"fixed at {', at '.join(fixed)}"),
-        claim("identical captions in a batch hurt", "not measured",
+        claim("few different names in a batch hurt, their captions identical or not", "not measured",
               f"each name once or {many} times in 256: {percent(twins[0])}, {percent(twins[1])}, the loss then ends at "
               f"{floor:.2f} (ln {many} = {math.log(many):.2f}); captions that say more: {percent(twins[2])}, {percent(twins[3])}"),
     ]  # fmt: skip
@@ -210,7 +225,8 @@ def as_text(results: dict) -> str:
             rows.append((", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in about.items()), f"{steps:,.0f}",
                          percent(scores(results[varied], **about)), percent(scores(results[varied], "retrieval", **about)),
                          f"{first:.2f}", f"{last:.2f}", f"{math.log(candidates):.2f}", f"{scale:.1f}"))  # fmt: skip
-    return table(header, rows) + "\n\n" + claims_as_text(results["claims"])
+    about = f"Zero-shot is the mean over tasks, by chance {results['chance']:.1%}; retrieval is R@1, both ways."
+    return f"{table(header, rows)}\n\n{about}\n\n{claims_as_text(results['claims'])}"
 
 
 def plot(results: dict) -> None:
@@ -241,7 +257,8 @@ def plot(results: dict) -> None:
     axes[0].set_xticks(
         values(results["batch"], "batch"), [f"{b:,}" for b in values(results["batch"], "batch")], rotation=40
     )
-    axes[1].set_xticks(CANDIDATES, CANDIDATES)
+    counts = values(results["candidates"], "candidates")
+    axes[1].set_xticks(counts, counts)
     axes[2].set_xticks((1, 14.3, 100), ("1", "14", "100"))
     axes[3].set_xticks(COPIES, COPIES)
     axes[0].set_ylabel("zero-shot accuracy, %")

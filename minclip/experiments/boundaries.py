@@ -4,9 +4,9 @@ The paper's zero-shot CLIP reads rendered text well and handwritten digits (MNIS
 regression on raw pixels: it had seen next to nothing like them. Large data do not generalise further; they
 make more of the world part of the training data.
 
-Distance. Digits in print as in training, in a typeface held out, in outline, and by hand, classified by
+Distance. Digits printed in the faces trained on, in a typeface held out, in outline, and by hand, classified by
 names, by a probe fitted to printed digits, and by logistic regression on the pixels of the same; then by both
-fitted to handwriting itself. Kind. Emoji, where the system has a colour font, and photographs, where labelled
+fitted to handwriting itself. (The names of three digits, zero, two and seven, are among those held out of training.) Kind. Emoji, where the system has a colour font, and photographs, where labelled
 ones are given, by names; photographs by both fits, too. Rarity. Which unseen names are wrong, by how often the
 rarest of their words occurs among the training names. Notebook 11.
 """
@@ -54,7 +54,7 @@ def digit_domains(atlas: Atlas, seed: int) -> tuple[dict[str, Task], dict[str, T
         "handwriting": hands.select(fit_to),
     }
     tests = {
-        "print, as in training": painted_task("print", known, EACH, "printed digits", PRINT, 2 * seed),
+        "print, faces trained on": painted_task("print", known, EACH, "printed digits", PRINT, 2 * seed),
         "a typeface held out": painted_task("held out", unknown, EACH, "printed digits", PRINT, 2 * seed),
         "outlines": painted_task("outlines", outlined(known), EACH, "outlined digits", PRINT, 2 * seed),
         "handwriting": hands.select(rest),
@@ -182,7 +182,7 @@ def run(setting: Setting) -> dict:
     seldom = sum(b["pictures"] for b in models[0]["rarity"][:2])
     claims = [
         claim("zero-shot ends where the data end", "MNIST 88.4% zero-shot, 92.5% by raw pixels, 99.2% probe",
-              f"digits in print {at('zero-shot', 'print, as in training')}, handwritten {at('zero-shot', 'handwriting')}; "
+              f"digits in print {at('zero-shot', 'print, faces trained on')}, handwritten {at('zero-shot', 'handwriting')}; "
               f"fitted to handwriting: pixels {at('pixels fitted to handwriting', 'handwriting')}, probe "
               f"{at('probe fitted to handwriting', 'handwriting')}"),
         claim("and so does a probe that saw print alone", "not measured",

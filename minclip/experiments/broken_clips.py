@@ -127,10 +127,10 @@ def suspects(records: list[dict], batch_size: int = BATCH) -> set[str]:
 
 def run(setting: Setting) -> dict:
     """-> for the right run and each mistake one list of records a seed, what to look at, and the claims."""
-    images_seen, seeds = (6_400, 1) if setting.scale == "quick" else (20_032, setting.seeds)
+    images_seen = 6_400 if setting.scale == "quick" else 20_032
     atlas = load_atlas(MODEL.image_resolution)
     steps = {"right": RIGHT, **MISTAKES}
-    every = [(name, seed) for name in steps for seed in range(seeds)]
+    every = [(name, seed) for name in steps for seed in range(setting.seeds)]
     runs: dict[str, list[list[dict]]] = {name: [] for name in steps}
     for name, seed in tqdm(every, desc="runs", unit="run", leave=False):
         kept = setting.runs / "broken-clips" / f"{name.replace(' ', '-')}-{images_seen}-{seed}.json"

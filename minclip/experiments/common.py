@@ -41,7 +41,7 @@ class Setting:
     """
 
     scale: Scale = "quick"
-    seeds: int = 3
+    seeds: int = 1
     device: torch.device = torch.device("cpu")
     runs: Path = Path("runs/experiments")
     photographs: str | None = None

@@ -37,6 +37,7 @@ MARKS = "acute|breve|caron|cedilla|circumflex|diaeresis|dot above|dot below|grav
 MARKED = rf"latin small letter ([a-z]) with ({MARKS})"
 DOMINO = r"domino tile \w+-(\d\d)-(\d\d)"
 TASKS = ("latin-small-letters", "marked-letters", "braille", "dice", "dominoes", "chess")
+DRAWN_ALIKE = ("braille", "dominoes")  # in the face held out as in those trained on
 BINS, OTHERS = 6, 9  # lists of others, and classes on each
 EACH = 8  # labelled pictures of a class that the probe is fitted to, at most
 ASIDE = 1 / 3  # of them to choose its penalty by: some classes have three
@@ -202,7 +203,7 @@ def plot(results: dict) -> None:
         like, right_share = zip(*model["bins"])
         left.plot(like, [100 * share for share in right_share], color=BLUE, marker="o", alpha=0.8,
                   label="a model" if place == 0 else None)  # fmt: skip
-    left.set(xlabel=f"likeness of the {OTHERS} other classes (cosine of mean pictures)", ylabel="zero-shot accuracy, %",
+    left.set(xlabel=f"likeness of the {OTHERS} other classes\n(cosine of mean pictures)", ylabel="zero-shot accuracy, %",
              ylim=(0, 103), title="Characters never trained on, one of ten")  # fmt: skip
     names = list(results["chance"])
     for shift, kind, colour, label in ((0.2, "zero_shot", BLUE, "zero-shot"), (-0.2, "probe", ORANGE, "linear probe")):
@@ -213,7 +214,10 @@ def plot(results: dict) -> None:
         )
     right.scatter([100 * c for c in results["chance"].values()], np.arange(len(names))[::-1], marker="|", s=300,
                   color=GREY, label="chance", zorder=3)  # fmt: skip
-    right.set_yticks(np.arange(len(names))[::-1], [name.replace("-", " ") for name in names])
-    right.set(xlabel="accuracy, %", xlim=(0, 100), title="A typeface held out")
+    labels = [name.replace("-", " ") + " *" * (name in DRAWN_ALIKE) for name in names]
+    right.set_yticks(np.arange(len(names))[::-1], labels)
+    right.set(
+        xlabel="accuracy, % (* in drawings that the probe was fitted to)", xlim=(0, 103), title="A typeface held out"
+    )
     right.grid(axis="y", visible=False)
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)

@@ -7,8 +7,8 @@ still as bags of words, needed a quarter of those. "4x to 10x" is the wording of
 Here one image encoder learns the glyphs by each of the three objectives, and by CLIP's own, which
 matches captions read by a transformer. Each point of a curve is a run of its own, whose learning rate
 has come down to zero. Each objective gets the learning rate that does best on validation names in a
-sweep over the same values, the better of two vocabularies (word pieces, or whole words) and of two ways
-to score a class name. The factor is how many times the pictures the slower of two objectives needs to
+sweep over the same values; bags of words the better of two vocabularies (word pieces, or whole words),
+and captioning the better of two ways to score a class name. The factor is how many times the pictures the slower of two objectives needs to
 get as far, on names that were never trained on; on most tasks a captioner is at chance after as many
 pictures as we can afford. Notebook 08.
 """
@@ -230,7 +230,6 @@ def run(setting: Setting) -> dict:
     """-> the sweep, what it chose, a curve for each objective, factors a seed, and the claims."""
     laboratory = Laboratory(setting)
     quick = setting.scale == "quick"
-    seeds = 1 if quick else setting.seeds
     swept, chosen, ways = [], dict(CHOSEN), dict.fromkeys(OBJECTIVES, "whole")
     if not quick:
         swept = sweep(laboratory)
@@ -239,7 +238,7 @@ def run(setting: Setting) -> dict:
             chosen[name], ways[name] = (best["lr"], best["vocabulary"]), best["way"]
     seen_names = [name for name in laboratory.tests if name in NAMED]
     curves: dict[str, list[dict]] = {name: [] for name in OBJECTIVES}
-    for seed in range(seeds):
+    for seed in range(setting.seeds):
         for name in OBJECTIVES:
             for thousands in (QUICK if quick else LENGTHS)[name]:
                 recipe = Recipe(name, thousands * K, *chosen[name])
@@ -253,7 +252,7 @@ def run(setting: Setting) -> dict:
     results = {
         "sweep": swept, "chosen": chosen, "ways": ways, "curves": curves, "tasks": len(seen_names),
         "chance": {"unseen names": 1 / NAMES, "tasks": statistics.fmean(laboratory.tests[t].chance for t in seen_names)},
-        "factors": {along: factors(curves, seeds, along) for along in ("pictures", "flops")},
+        "factors": {along: factors(curves, setting.seeds, along) for along in ("pictures", "flops")},
         "runs": {"trained": laboratory.trained, "found from before": laboratory.found},
         "shared_bags": {t: shared_bags(laboratory.tests[t].class_names) for t in laboratory.tests},
     }  # fmt: skip
@@ -307,7 +306,8 @@ def plot(results: dict) -> None:
     for place, (what, (*_, paper)) in enumerate(PAIRS.items()):
         found = results["factors"]["pictures"][what]
         mean = statistics.geometric_mean(found)
-        right.errorbar(mean, place, xerr=[[mean - min(found)], [max(found) - mean]], color=BLACK, marker="o", capsize=4,
+        below, above = max(0, mean - min(found)), max(0, max(found) - mean)  # of one seed both are 0, but for rounding
+        right.errorbar(mean, place, xerr=[[below], [above]], color=BLACK, marker="o", capsize=4,
                        label=None if place else "here: mean and range of seeds")  # fmt: skip
         if paper is not None:
             right.plot(paper, place, color=PURPLE, marker="*", markersize=13, linestyle="",

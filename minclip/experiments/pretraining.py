@@ -171,7 +171,6 @@ def run(setting: Setting) -> dict:
             at = {"step": stop, "images_seen": stop * preset.train.batch_size}
             seen.append(at | look(model, tokenizer, images, captions, tasks))
         results.append({"seed": seed, "records": rounded(thinned(records, preset.train)), "moments": rounded(seen)})
-    model = CLIP(preset.model)
     return {
         "recipe": asdict(preset), "parameters": sum(p.numel() for p in model.parameters()),
         "glyphs": len(pairs.atlas), "names": len(pairs), "passed_over": passed_over,
@@ -209,7 +208,8 @@ def rounded(values):
 def claims(preset: Preset, step: dict, results: list[dict], candidates: int) -> list[dict[str, str]]:
     last = [result["moments"][-1] for result in results]
     found, names = ([at["candidates"][candidates] for at in last], [at["zero_shot"]["unseen-names"] for at in last])
-    minutes = spread([result["records"][-1]["seconds"] / 60 for result in results], ".0f")
+    took = [result["records"][-1]["seconds"] / 60 for result in results]
+    minutes = spread(took, ".0f" if min(took) >= 10 else ".1f")
     memory = "" if step["gib"] is None else f", {step['gib']:.1f} GiB"
     return [
         claim(f"pretraining finds a caption among {candidates:,}", "the training task, with that minibatch",

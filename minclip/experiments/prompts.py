@@ -30,7 +30,7 @@ STYLES, TYPEFACES = ("regular", "bold", "italic", "bold italic"), ("dejavu sans"
 
 
 def many_templates() -> tuple[str, ...]:
-    """Every wording of the training captions that a black glyph on white can have."""
+    """Wordings of the training captions that a black glyph on white can have, with three of their six typefaces."""
     wordings = {
         wording.format(name="{}", style=style, typeface=typeface)
         for wording in (BARE, *STYLED)
@@ -95,11 +95,11 @@ def measure(model, tokenizer, tasks: dict[str, Task]) -> dict[str, dict[str, flo
 def wordy_models(setting: Setting):
     """Models of the same recipe, shorter, whose captions never were the bare name."""
     preset = find_preset("cpu")
-    seen, seeds = (20_000, 1) if setting.scale == "quick" else (75_000, setting.seeds)
+    seen = 20_000 if setting.scale == "quick" else 75_000
     preset = replace(
         preset, paint=Paint(described=1.0, colours_named=1.0), train=replace(preset.train, images_seen=seen)
     )
-    return (trained_model(preset, seed, setting) for seed in range(seeds))
+    return (trained_model(preset, seed, setting) for seed in range(setting.seeds))
 
 
 def mean_over_tasks(accuracies: list[dict[str, dict[str, float]]]) -> dict[str, list[float]]:

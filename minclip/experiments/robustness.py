@@ -185,8 +185,7 @@ def last_of(models: list[dict], group: str, where: str, shift: str) -> float:
 def run(setting: Setting) -> dict:
     """-> every model's accuracies (a list a seed), the share of the gap each group closes, and the claims."""
     sizes = QUICK if setting.scale == "quick" else Sizes()
-    seeds = 1 if setting.scale == "quick" else setting.seeds
-    models = [measure(setting, sizes, seed) for seed in range(seeds)]
+    models = [measure(setting, sizes, seed) for seed in range(setting.seeds)]
     gaps = {
         group: {shift: [closed(of_seed, group, shift) for of_seed in models] for shift in SHIFTS}
         for group in list(GROUPS)[1:]
