@@ -294,20 +294,26 @@ class Bench:
 
         sys.stdout.reconfigure(line_buffering=True)  # what was measured is seen, even if the rest is not waited for
         device, report = find_device(self.device), {}
-        if "throughput" in self.what:
-            ways = self.ways or (("eager", "compiled") if device.type == "cuda" else ("eager",))
-            report["throughput"] = throughput.bench(device, self.rounds, self.models, ways)
-        if "large-batch" in self.what:
-            size, chunk = (32_768, 1024) if device.type == "cuda" else (1024, 256)
-            report["large-batch"] = throughput.bench_large_batch(device, size, chunk)
-        if "growth" in self.what:
-            report["growth"] = growth.bench(device)
+        ways = self.ways or (("eager", "compiled") if device.type == "cuda" else ("eager",))
+        size, chunk = (32_768, 1024) if device.type == "cuda" else (1024, 256)
+        parts = {
+            "throughput": lambda: throughput.bench(device, self.rounds, self.models, ways),
+            "large-batch": lambda: throughput.bench_large_batch(device, size, chunk),
+            "growth": lambda: growth.bench(device),
+        }
+        for name in parts:
+            if name in self.what:
+                try:
+                    report[name] = parts[name]()
+                except torch.OutOfMemoryError as error:  # on a small GPU; the other parts may fit
+                    print(f"{name} is left out, as memory ended: {str(error).splitlines()[0]}")
         return report
 
     def draw(self, results: dict) -> None:
         import growth
 
-        plots.write(growth.plot, results["growth"], self.picture)
+        if "growth" in results:
+            plots.write(growth.plot, results["growth"], self.picture)
 
 
 @dataclass
@@ -342,7 +348,10 @@ def find_device(name: str | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name).item()
-        return torch.device(name)
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # random states are the current GPU's
+        return device
     except (RuntimeError, AssertionError) as error:
         raise MinclipError(
             f"The device {name!r} cannot be used: {str(error).splitlines()[0]} Try --device cpu."
@@ -417,6 +426,13 @@ def main(arguments: list[str] | None = None) -> int:
             command.draw(results)
     except MinclipError as error:
         print(f"minclip: {error}", file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError as error:
+        print(
+            f"minclip: The GPU's memory ended ({str(error).splitlines()[0]}) Embed fewer pairs at a time "
+            "(--train.chunk), take a smaller batch or preset, or --device cpu.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt as stop:
         print(f"\nminclip: {str(stop) or 'Stopped.'}", file=sys.stderr)

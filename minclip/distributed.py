@@ -40,11 +40,22 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         # From here on "cuda" means this one. On CPUs there may be more processes than GPUs, which then does no harm.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    both = torch.cuda.is_available() and dist.is_nccl_available()  # on Windows there is no NCCL
+    dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def check_device(device: torch.device) -> None:
+    """Raises MinclipError where several of torchrun's processes would have to share a GPU, which NCCL refuses."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if world_size() > 1 else 1
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise MinclipError(
+            f"There are {processes} processes on this machine, and GPUs for {torch.cuda.device_count()} of them; "
+            "start as many processes as there are GPUs, or add --device cpu."
+        )
 
 
 def share(batch_size: int) -> int:

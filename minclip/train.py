@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._triton import has_triton
 from tqdm import tqdm
 
 from . import distributed
@@ -136,14 +137,15 @@ def fit(
     logged step.
 
     run: folder for `checkpoint.pt` and `metrics.jsonl`; None keeps nothing
-    resume: go on from the run's checkpoint, to the same bits as an unbroken run on this machine
+    resume: go on from the run's checkpoint, to the same bits as an unbroken run on this machine; on a GPU, which may
+        add up in another order each time, to the same but for rounding
     on_log: called with each record: step, images_seen, loss, logit_scale, lr, seconds
 
     Within `distributed.joined` each process trains on its share of each batch, to the weights that one
     process would reach, but for rounding; the first one alone writes, logs and shows progress.
 
     Raises MinclipError when the batch cannot be shared out among the processes, or leaves a ResNet a
-    picture by itself; when the loss stops being finite, when the run folder cannot be written, or holds
+    picture by itself; when there are fewer GPUs than processes, or nothing to compile with; when the loss stops being finite, when the run folder cannot be written, or holds
     the checkpoint of another model or configuration, or when another process is lost; KeyboardInterrupt,
     once the step is done and saved, on Ctrl-C.
     """
@@ -151,6 +153,8 @@ def fit(
     folder = Path(run) if run is not None else None
     first = distributed.rank() == 0
     check_normalizable(model, config)  # complain before any work is done
+    check_compilable(device, config)
+    distributed.check_device(device)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise MinclipError(
             f"The tokenizer has {tokenizer.vocab_size} entries, the model {model.config.vocab_size}; "
@@ -233,6 +237,15 @@ def check_normalizable(model: CLIP, config: TrainConfig) -> None:
         raise MinclipError(
             f"A ResNet cannot normalise one picture of 32 px by itself, but a process has {share} of batch_size "
             f"{config.batch_size}, and in chunks of {chunk} one is left alone. Change batch_size or chunk."
+        )
+
+
+def check_compilable(device: torch.device, config: TrainConfig) -> None:
+    """Raises MinclipError where torch.compile could make no code for the GPU."""
+    if config.compile and device.type == "cuda" and not has_triton():
+        raise MinclipError(
+            "torch.compile needs Triton, and a GPU that Triton knows, and does not find both here. Train without: "
+            "--train.no-compile."
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minclip import CLIP, CLIPConfig
+from minclip import CLIP, CLIPConfig, cli
 from minclip.presets import PRESETS
 from minclip.train import TrainConfig
 
@@ -37,6 +37,43 @@ def test_missing_peers_are_skipped_by_name_and_the_rest_is_measured(without_peer
     full, real = (results[0] for results in report["models"]["glyphs"].values())
     assert full["rival"] == real["rival"] == "minclip" and 0 < full["utilisation"] < 1.5
     assert real["pictures_per_second"] > 0
+
+
+def no_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nAnd so on.")
+
+
+def test_where_memory_ends_the_rest_is_measured_and_kept(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(throughput, "SMALL", {"large": TINY, "glyphs": TINY})
+    monkeypatch.setattr(
+        throughput, "bench_model", lambda name, *rest: no_memory() if name == "large" else {"measured": name}
+    )
+    monkeypatch.setattr(throughput, "bench_large_batch", no_memory)
+    results = tmp_path / "bench.json"
+    assert cli.main(["bench", "--device", "cpu", "--what", "throughput", "large-batch", "--json", str(results)]) == 0
+    assert json.loads(results.read_text())["throughput"]["models"] == {"glyphs": {"measured": "glyphs"}}
+    printed = capsys.readouterr().out
+    assert "large is left out, as memory ended: CUDA out of memory. Tried to allocate 9 GiB." in printed
+    assert "large-batch is left out, as memory ended" in printed
+
+
+def test_the_batch_is_swept_until_memory_ends(monkeypatch, capsys):
+    def stepper(rival, images, tokens, dtype):
+        return no_memory if len(images) > most else lambda: None
+
+    monkeypatch.setattr(throughput, "stepper", stepper)
+    ours = [peers.make_minclip(CLIP(TINY), compiled=False)]
+    most = 64
+    assert throughput.best_batches(ours, TINY, CPU, torch.float32)["minclip"] in (16, 32)  # not the last
+    most = 8
+    with pytest.raises(torch.OutOfMemoryError):
+        throughput.best_batches(ours, TINY, CPU, torch.float32)
+
+
+def test_a_rival_without_memory_is_not_called_missing(monkeypatch):
+    monkeypatch.setattr(peers, "make_open_clip", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        peers.rivals(CLIP(TINY), compiled=False)
 
 
 def test_a_rival_that_computes_something_else_is_found_out(monkeypatch):

@@ -84,6 +84,15 @@ def test_alone_everything_is_what_it_was():
         assert distributed.mean(torch.tensor(3.0)) == 3 and distributed.gather(torch.ones(2)).shape == (1, 2)
 
 
+def test_more_processes_than_gpus_get_one_clear_sentence(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(MinclipError, match="4 processes on this machine, and GPUs for 2"):
+        distributed.check_device(torch.device("cuda"))
+    distributed.check_device(torch.device("cpu"))
+
+
 def test_a_batch_that_cannot_be_shared_out_gets_one_clear_sentence(monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 4)
     with pytest.raises(MinclipError, match="batch_size 6.*4 processes"):

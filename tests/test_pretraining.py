@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -73,6 +74,17 @@ def test_recall_in_strips_is_recall_of_the_whole():
     hits = similarity.argmax(1) == torch.arange(5000)
     assert found["image_to_text_R@1"] == pytest.approx(hits.float().mean().item(), abs=1e-3)
     assert 0.01 < found["image_to_text_R@1"] < 0.9
+
+
+@pytest.mark.parametrize("gib, batch", [(8, 4096), (24, 32_768)])
+def test_the_recipe_on_a_gpu_fits_its_memory_and_a_short_run_is_not_compiled(gib, batch, monkeypatch):
+    card = SimpleNamespace(total_memory=gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    quick, whole = (
+        pretraining.recipe(common.Setting(scale, device=torch.device("cuda"))) for scale in ("quick", "recorded")
+    )
+    assert quick.train.batch_size == whole.train.batch_size == batch and quick.train.steps == 40
+    assert not quick.train.compile and whole.train.compile == (batch == 32_768)
 
 
 def test_the_experiment_end_to_end_and_again_from_what_it_kept(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from minclip.checkpoint import CHECKPOINT, METRICS, PREVIOUS, read_checkpoint, w
 from minclip.data.painting import GlyphPairs, Paint
 from minclip.data.tasks import DIGITS
 from minclip.presets import Preset
-from minclip.train import check_normalizable, learning_rate, make_optimizer
+from minclip.train import check_compilable, check_normalizable, learning_rate, make_optimizer
 
 CONFIG = TrainConfig(images_seen=8 * 24, batch_size=8, checkpoint_every=3, log_every=2, warmup=0.2)
 TOKENIZER = CLIPTokenizer.train(["noise"], 520, 12)
@@ -179,6 +179,15 @@ def test_a_batch_that_leaves_a_resnet_one_small_picture_by_itself(processes, siz
             minclip.fit(new_model(**RESNET), TOKENIZER, WidePairs(), config)
     else:
         minclip.fit(new_model(**RESNET), TOKENIZER, WidePairs(), config)
+
+
+def test_without_triton_a_gpu_run_is_not_compiled_and_the_way_out_is_named(monkeypatch):
+    monkeypatch.setattr(minclip.train, "has_triton", lambda: False)
+    compiled = replace(CONFIG, compile=True)
+    with pytest.raises(MinclipError, match="needs Triton.*--train.no-compile"):
+        check_compilable(torch.device("cuda"), compiled)
+    check_compilable(torch.device("cpu"), compiled)
+    check_compilable(torch.device("cuda"), CONFIG)
 
 
 def test_larger_pictures_may_stand_alone():

@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import MinclipError
-from .images import to_rgb
+from .images import to_device, to_rgb
 
 MARGIN = 8 / 7  # shorter side over resolution before the random crop: 256 for 224
 MAX_ASPECT = 2  # of a longer strip only the middle is kept, so that no picture fills the memory
@@ -153,8 +153,8 @@ class PictureCache:
         height, width = self.height[places], self.width[places]
         top, left = crop_corner(height, width, chance, resolution)
         device = self.pixels.device
-        corner = torch.from_numpy(self.first[places] + top * width + left).to(device)
-        stride = torch.from_numpy(width).to(device)
+        corner = to_device(torch.from_numpy(self.first[places] + top * width + left), device)
+        stride = to_device(torch.from_numpy(width), device)
         step = torch.arange(resolution, device=device)
         index = rearrange(corner, "b -> b 1 1") + rearrange(stride, "b -> b 1 1") * step[:, None] + step
         return rearrange(self.pixels[index], "b h w c -> b c h w").contiguous()

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peers import autocast
 from throughput import batch
 
 from minclip import CLIP, contrastive_loss
@@ -23,7 +24,7 @@ from minclip.plots import PALETTE
 from minclip.presets import PRESETS
 from minclip.train import backward_in_chunks
 
-TILE, CHUNK = 512, 256
+TILE, CHUNK = 512, 256  # rows of the loss at a time; pairs to embed at a time, where the preset has no chunk
 WHOLE_STEPS = [256, 1024, 4096, 32_768]
 CANDIDATES = sorted([2**n for n in range(8, 21, 2)] + [32_768])  # 256 to 1,048,576
 
@@ -46,9 +47,10 @@ def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     width = PRESETS["gpu"].model.embed_dim if device.type == "cuda" else PRESETS["cpu"].model.embed_dim
     of_loss("warm-up", 256, width, device, tiled_contrastive_loss)  # the first calls wake libraries
     of_step(256, device)
-    plain_gib = 16.0 if device.type == "cuda" else 4.0  # the plain loss is not tried where its matrices would take more
+    # The plain loss is not tried where its matrices would take more.
+    plain_gib = min(20, memory_gib(device) / 2) if device.type == "cuda" else 5
     for candidates in CANDIDATES:
-        if 12 * candidates**2 / 2**30 < plain_gib:
+        if 17 * candidates**2 / 2**30 < plain_gib:  # at its peak four matrices of N x N floats, and some
             points.append(of_loss("plain loss", candidates, width, device, contrastive_loss))
             show(points[-1])
         points.append(of_tiled_loss(candidates, width, device, points, seconds_each))
@@ -63,6 +65,10 @@ def bench(device: torch.device, seconds_each: float = 60.0) -> dict:
     for key, value in fits(points).items():
         print(f"  {key}: {value}")
     return report
+
+
+def memory_gib(device: torch.device) -> float:
+    return torch.cuda.get_device_properties(device).total_memory / 2**30
 
 
 def show(point: Point) -> None:
@@ -109,15 +115,16 @@ def of_tiled_loss(candidates: int, width: int, device, points: list[Point], limi
 
 
 def of_step(candidates: int, device) -> Point:
-    """Encoders and loss, in chunks: the small glyph model, its BatchNorms included."""
-    config = replace(PRESETS["gpu" if device.type == "cuda" else "cpu"].model, vocab_size=4096)
+    """Encoders and loss, in chunks, in the precision of the preset: the glyph model, its BatchNorms included."""
+    preset = PRESETS["gpu" if device.type == "cuda" else "cpu"]
+    config = replace(preset.model, vocab_size=4096)
     torch.manual_seed(0)
     model = CLIP(config).to(device).train()
     images, tokens = batch(config, candidates, device, real=True)
     tokens = tokens[:, : int((tokens != 0).sum(dim=1).max())]
-    return Point(
-        "whole step", candidates, *time_and_memory(lambda: backward_in_chunks(model, images, tokens, CHUNK), device)
-    )
+    encoder, chunk = autocast(model, preset.train.precision), preset.train.chunk or CHUNK
+    taken = time_and_memory(lambda: backward_in_chunks(encoder, images, tokens, chunk), device)
+    return Point("whole step", candidates, *taken)
 
 
 def time_and_memory(step: Callable[[], object], device) -> tuple[float, float | None]:

@@ -38,6 +38,8 @@ def rivals(model: CLIP, compiled: bool) -> tuple[list[Rival], dict[str, str]]:
             continue
         try:
             found.append(make(copy.deepcopy(model), compiled))
+        except torch.OutOfMemoryError:
+            raise
         except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
             missing = getattr(error, "name", None) == name
             skipped[name] = (

@@ -74,7 +74,11 @@ def bench(device: torch.device, rounds: int = 7, models: Sequence[str] = (), way
     for name, config in (FULL if gpu else SMALL).items():
         if models and not any(name.startswith(model) for model in models):
             continue
-        report["models"][name] = bench_model(name, config, device, dtype, facts, rounds, ways)
+        try:
+            report["models"][name] = bench_model(name, config, device, dtype, facts, rounds, ways)
+        except torch.OutOfMemoryError as error:
+            print(f"  {name} is left out, as memory ended: {str(error).splitlines()[0]}")
+            torch.cuda.empty_cache()
     return report
 
 
@@ -182,18 +186,21 @@ def race(found: list[Rival], config, device, dtype, sizes: dict, real: bool, wor
 
 
 def best_batches(found: list[Rival], config, device, dtype) -> dict[str, int]:
-    """{rival: the batch at which it is fastest}, batches doubled from 64 until its memory ends. Found eagerly, as
-    each would have to be compiled anew."""
+    """{rival: the batch at which it is fastest}, batches doubled from 16 until its memory ends. Found eagerly, as
+    each would have to be compiled anew. Raises torch.OutOfMemoryError where not even 16 fit."""
     best = {}
     for rival in found:
-        rates, size = {}, 64
+        rates, size = {}, 16
         try:
             while True:
                 step = stepper(rival, *batch(config, size, device), dtype)
                 step()
                 rates[size] = size / min(seconds(step, device) for _ in range(2))
                 size *= 2
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            out_of_workspace = "unable to find an engine" in str(error)  # how cuDNN says that its memory ended
+            if not rates or not (out_of_workspace or isinstance(error, torch.OutOfMemoryError)):
+                raise
             torch.cuda.empty_cache()
         fitting = list(rates)[:-1] or list(rates)  # not the last, as the race wants memory for all optimisers
         best[rival.name] = max(fitting, key=rates.get)
@@ -222,9 +229,13 @@ def bench_large_batch(device: torch.device, size: int, chunk: int) -> dict:
     print(f"\n{size:,} candidates in {k} parts of {chunk}, {precision}")
     report: dict = {"size": size, "chunk": chunk, "precision": precision}
     for name, (rival, step) in ways.items():
-        memory = peak_memory(step, device)
-        rival.model.zero_grad()
-        took = seconds(step, device)  # warm by now
+        try:
+            memory = peak_memory(step, device)
+            rival.model.zero_grad()
+            took = seconds(step, device)  # warm by now
+        except torch.OutOfMemoryError as error:
+            print(f"    {name}: memory ended, {str(error).splitlines()[0]}")
+            break
         scale, patches = rival.model.logit_scale.grad.clone(), rival.model.visual.conv1.weight.grad.clone()
         report[name] = {"seconds": took, "pictures_per_second": size / took, "memory_gib": memory}
         told = "" if memory is None else f", {memory:.2f} GiB"
