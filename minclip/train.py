@@ -145,9 +145,10 @@ def fit(
     process would reach, but for rounding; the first one alone writes, logs and shows progress.
 
     Raises MinclipError when the batch cannot be shared out among the processes, or leaves a ResNet a
-    picture by itself; when there are fewer GPUs than processes, or nothing to compile with; when the loss stops being finite, when the run folder cannot be written, or holds
-    the checkpoint of another model or configuration, or when another process is lost; KeyboardInterrupt,
-    once the step is done and saved, on Ctrl-C.
+    picture by itself; when there are fewer GPUs than processes, or nothing to compile with; when the loss
+    stops being finite, when the run folder cannot be written, or holds the checkpoint of another model or
+    configuration, or when another process is lost; KeyboardInterrupt, once the step is done and saved, on
+    Ctrl-C.
     """
     device = model.logit_scale.device
     folder = Path(run) if run is not None else None

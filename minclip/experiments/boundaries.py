@@ -6,9 +6,10 @@ make more of the world part of the training data.
 
 Distance. Digits printed in the faces trained on, in a typeface held out, in outline, and by hand, classified by
 names, by a probe fitted to printed digits, and by logistic regression on the pixels of the same; then by both
-fitted to handwriting itself. (The names of three digits, zero, two and seven, are among those held out of training.) Kind. Emoji, where the system has a colour font, and photographs, where labelled
-ones are given, by names; photographs by both fits, too. Rarity. Which unseen names are wrong, by how often the
-rarest of their words occurs among the training names. Notebook 11.
+fitted to handwriting itself. (The names of three digits, zero, two and seven, are held out of training.) Kind.
+Emoji, where the system has a colour font, and photographs, where labelled ones are given, by names; photographs
+by both fits, too. Rarity. Which unseen names are wrong, by how often the rarest of their words occurs among the
+training names. Notebook 11.
 """
 
 import shutil
