@@ -8,7 +8,7 @@ import minclip
 from minclip import plots
 from minclip.data.tasks import Task, glyph_tasks
 from minclip.errors import MinclipError
-from minclip.experiments import probes
+from minclip.experiments import fine_grained, probes
 from minclip.experiments.common import Setting
 from minclip.probe import linear_probe
 
@@ -29,7 +29,7 @@ def test_what_zero_shot_is_worth():
 
 def test_drawings_that_a_face_trained_on_has_are_counted(tasks, atlas):
     trained_faces = atlas.select(~atlas.of_faces("unseen"))
-    assert probes.drawn_alike(tasks["dominoes"], trained_faces) == 1
+    assert all(probes.drawn_alike(tasks[name], trained_faces) == 1 for name in fine_grained.DRAWN_ALIKE)
     assert 0 < probes.drawn_alike(tasks["chess"], trained_faces) < 1
     assert probes.drawn_alike(tasks["latin-capitals"], trained_faces) == 0
 

@@ -126,7 +126,7 @@ def repeated(model: CLIP, tokenizer: CLIPTokenizer, atlas: Atlas) -> dict[str, f
 def run(setting: Setting) -> dict:
     """-> accuracies by script and shares; the same with a script thinned; what is repeated at each strength; claims."""
     quick, atlas = setting.scale == "quick", load_atlas()
-    seeds, strengths = setting.seeds, (0.0, 0.9) if quick else STRENGTHS
+    strengths = (0.0, 0.9) if quick else STRENGTHS
     covered = [accuracy_by_script(*model, atlas) for model in trained_models(setting)]
     shares = training_shares(atlas)
 
@@ -134,8 +134,8 @@ def run(setting: Setting) -> dict:
     seen = {"thinned": 12_000 if quick else 45_000, "planted": 12_000 if quick else 30_000}
     thinned: dict[str, list[dict]] = {"all names": [], f"{LEFT:.0%} of {THINNED}": []}
     planted: dict[str, list[dict]] = {str(strength): [] for strength in strengths}
-    progress = tqdm(total=seeds * (2 + len(strengths)), desc="models", unit="model", leave=False)
-    for seed in range(seeds):
+    progress = tqdm(total=setting.seeds * (2 + len(strengths)), desc="models", unit="model", leave=False)
+    for seed in range(setting.seeds):
         train = replace(base.train, images_seen=seen["thinned"], seed=seed)
         for kind, glyphs in zip(thinned, (atlas.training(), without_most(atlas, THINNED, LEFT))):
             pairs = GlyphPairs(glyphs, base.paint, setting.device)

@@ -82,11 +82,15 @@ def probe_accuracy(model: CLIP, task: Task, atlas: Atlas, seed: int) -> float:
     for name in np.unique(glyphs.name):
         kept += order[glyphs.name[order] == name][:EACH].tolist()
     glyphs = glyphs.select(np.array(kept))
-    labels = np.searchsorted(task.class_names, glyphs.name)
+    return linear_probe(*fit_and_test(model, task, glyphs), task.labels, ASIDE).accuracy
+
+
+def fit_and_test(model: CLIP, task: Task, glyphs: Atlas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of the glyphs and their classes' places, to fit a probe to; features of the task's pictures."""
     features, of_test = (
         probe_features(model, preprocess(pictures, model.config)) for pictures in (glyphs.pictures(), task.images)
     )
-    return linear_probe(features, labels, of_test, task.labels, ASIDE).accuracy
+    return features, np.searchsorted(task.class_names, glyphs.name), of_test
 
 
 def counted_by_probe(model: CLIP, task: Task, atlas: Atlas, seed: int) -> float:
@@ -94,10 +98,7 @@ def counted_by_probe(model: CLIP, task: Task, atlas: Atlas, seed: int) -> float:
     other tiles in the faces that were trained on."""
     pips = np.array([pips_of(name) for name in task.class_names])  # (K, 2)
     glyphs = atlas.select(np.isin(atlas.name, task.class_names) & ~atlas.of_faces("unseen"))
-    labels = np.searchsorted(task.class_names, glyphs.name)
-    features, of_test = (
-        probe_features(model, preprocess(pictures, model.config)) for pictures in (glyphs.pictures(), task.images)
-    )
+    features, labels, of_test = fit_and_test(model, task, glyphs)
     fold = np.random.default_rng(seed).permutation(len(task.class_names)) % FOLDS
     right = np.zeros((len(task), 2), dtype=bool)
     for held_out in range(FOLDS):

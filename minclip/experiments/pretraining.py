@@ -5,8 +5,8 @@ stopped at a few moments, further and further apart, and put to that very task: 
 pictures with as many captions, no two alike. Some zero-shot tasks show what it is good for. Beside the run,
 one step of 32,768 pairs is timed, its memory taken, and its arithmetic held against what the machine can do.
 
-On a GPU the recipe is the preset `gpu`, on a small one `laptop-gpu`. On a CPU the same captions, at 32 px and 1,024 pairs a step, go
-as far as an hour carries them. Notebook 12.
+On a GPU the recipe is the preset `gpu`, on a small one `laptop-gpu`. On a CPU the captions of `gpu`, at 32 px
+and 1,024 pairs a step, go as far as an hour carries them. Notebook 12.
 """
 
 import math
