@@ -20,8 +20,8 @@ WORKER = Path(distributed_worker.__file__)
 
 def torchrun(processes: int, job: str, folder: Path) -> subprocess.CompletedProcess:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-        str(WORKER), job, str(folder),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost",
+        "--nproc-per-node", str(processes), str(WORKER), job, str(folder),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=WORKER.parent.parent)
 
