@@ -3,7 +3,7 @@
     torchrun --nproc-per-node N -m -- minclip pretrain --preset gpu --run runs/gpu
 
 (the bare -- keeps torchrun from taking minclip's options for its own; where a machine cannot look up its
-own name, torchrun waits for ever without `--local-addr localhost`) starts N processes that hold the same
+own name, torchrun waits in vain without `--local-addr localhost`) starts N processes that hold the same
 weights. Each embeds its share of every batch; `loss.distributed_contrastive_loss` contrasts it with
 everybody's, and DistributedDataParallel averages the gradients, so that N processes take the step that
 one would take on the whole batch. Only BatchNorm tells them apart: each process normalises a ResNet's
