@@ -424,8 +424,12 @@ def main(arguments: list[str] | None = None) -> int:
                 write_json(command.json, results)
         if getattr(command, "picture", None) is not None:  # last, so that a drawing that fails costs no results
             command.draw(results)
+        sys.stdout.flush()  # while we are here to notice that nobody reads it
     except MinclipError as error:
         print(f"minclip: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read what we print, as `head` does, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest goes as Python ends
         return 1
     except torch.OutOfMemoryError as error:
         print(

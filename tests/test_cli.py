@@ -1,6 +1,7 @@
 """The command line, as its user meets it: results in files, mistakes in one sentence, never a traceback."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -225,3 +226,14 @@ def test_as_a_program():
     )  # fmt: skip
     assert done.returncode == 1 and done.stdout == ""
     assert re.fullmatch(r"minclip: There is no preset 'nope'; .*\n", done.stderr)
+
+
+def test_who_reads_the_output_may_stop():
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does once it has its lines
+    done = subprocess.run(
+        [sys.executable, "-m", "minclip", "progress", "exercises/01_pictures_that_came_with_names"],
+        stdout=writing, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 1 and done.stderr == ""
