@@ -231,6 +231,11 @@ OTHERWISE = {
         lambda x: x.float() if isinstance(x, torch.Tensor) and x.dtype == torch.float64 else x, value
     ),
     "tensors for floats": lambda value: each(lambda x: torch.tensor(x) if isinstance(x, float) else x, value),
+    "float32 arrays": lambda value: each(
+        lambda x: x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype == np.float64 else x, value
+    ),
+    "lists for arrays": lambda value: each(lambda x: x.tolist() if isinstance(x, np.ndarray) else x, value),
+    "NumPy's numbers": lambda value: each(lambda x: np.asarray(x)[()] if type(x) in (int, float) else x, value),
     "without gradient": lambda value: each(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, value),
 }
 
@@ -241,6 +246,8 @@ def test_right_numbers_of_a_wrong_type_hear_a_sentence_if_they_are_refused(exerc
     solution = defined(exercise, exercise.solution)
     error = failure(exercise, "visible", lambda *a, **k: OTHERWISE[kind](solution(*a, **k)))
     assert error is None or (isinstance(error, AssertionError) and len(str(error)) > 20), repr(error)
+    if error is None:  # then a student has every reason to hand it in
+        check(exercise, "hidden", lambda *a, **k: OTHERWISE[kind](solution(*a, **k)))
     if error is not None and kind == "tensors for floats":
         assert re.search("float|Tensor", str(error)), f"it says that the value is wrong, and not the type: {error}"
 
@@ -284,6 +291,12 @@ def test_the_skeleton_of_an_exercise_is_one(tmp_path):
         test_nan_and_nothing_never_pass(exercise)
     with pytest.raises(SystemExit, match="already"):
         add_exercise("99_anything", "first", tmp_path)
+
+
+@every_exercise
+def test_every_check_says_what_is_wrong(exercise):
+    for source in (exercise.visible, exercise.hidden):
+        assert all(node.msg for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert))
 
 
 def test_no_check_imports_an_answer():

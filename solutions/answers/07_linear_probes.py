@@ -62,6 +62,11 @@ def standardise__in_place(train, test):
     return train, test
 
 
+def standardise__right_in_single_precision(train, test):
+    mean, deviation = train.mean(axis=0), train.std()
+    return [((x - mean) / deviation).astype(np.float32) for x in (train, test)]
+
+
 # 2. The objective and its gradient
 
 
@@ -152,6 +157,43 @@ def probe_objective__logarithm_of_a_probability(weights, bias, features, labels,
     value = -np.log((p * truth).sum(axis=1)).mean() + penalty / 2 * (weights**2).sum()
     error = (p - truth) / len(labels)
     return float(value), features.T @ error + penalty * weights, error.sum(axis=0)
+
+
+def probe_objective__right_in_single_precision(weights, bias, features, labels, penalty):
+    w, b, x = (torch.tensor(part, dtype=torch.float32) for part in (weights, bias, features))
+    w.requires_grad_(), b.requires_grad_()
+    value = F.cross_entropy(x @ w + b, torch.tensor(labels)) + penalty / 2 * (w**2).sum()
+    return value.item(), *(grad.numpy() for grad in torch.autograd.grad(value, (w, b)))
+
+
+def probe_objective__less_the_largest_of_all(weights, bias, features, labels, penalty):
+    """Subtracts one number from the whole matrix. Belief: whatever keeps the exponentials small is enough."""
+    logits = features @ weights + bias
+    logits = logits - logits.max()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    n, rows = len(labels), np.arange(len(labels))
+    error = np.exp(log_p)
+    error[rows, labels] -= 1
+    value = -log_p[rows, labels].mean() + penalty / 2 * (weights**2).sum()
+    return float(value), features.T @ error / n + penalty * weights, error.mean(axis=0)
+
+
+def probe_objective__classes_as_seen(weights, bias, features, labels, penalty):
+    """Counts the classes by the largest label. Belief: each class has an example."""
+    logits = features @ weights + bias
+    log_sum = np.logaddexp.reduce(logits, axis=1)
+    truth = np.eye(labels.max() + 1)[labels]
+    error = np.exp(logits - log_sum[:, None]) - truth
+    value = (log_sum - (logits * truth).sum(axis=1)).mean() + penalty / 2 * (weights**2).sum()
+    return float(value), features.T @ error / len(labels) + penalty * weights, error.mean(axis=0)
+
+
+def probe_objective__decays_in_place(weights, bias, features, labels, penalty):
+    """Scales the weights where they lie. Belief: whoever called has a copy."""
+    value, d_weights, d_bias = _right(weights, bias, features, labels, 0.0)
+    value += penalty / 2 * (weights**2).sum()
+    weights *= penalty
+    return float(value), d_weights + weights, d_bias
 
 
 # 3. The search for a penalty
@@ -249,6 +291,38 @@ def narrowing_search__stays_where_it_is(score, places, stride):
     return _search(score, places, stride, order=(0, -1, 1))
 
 
+def narrowing_search__nought_is_unknown(score, places, stride):
+    """Takes a score of 0 for one that is not known yet. Belief: `if known.get(place)` asks whether it is there."""
+    known = {}
+
+    def scored(place):
+        if not known.get(place):
+            known[place] = score(place)
+        return known[place]
+
+    best = max(range(0, places, stride), key=scored)
+    while stride > 1:
+        stride //= 2
+        best = max([p for p in (best - stride, best, best + stride) if 0 <= p < places], key=scored)
+    return best
+
+
+def narrowing_search__halves_of_places(score, places, stride):
+    """Halves with /. Belief: 16 / 2 is 8."""
+    known = {}
+
+    def scored(place):
+        if place not in known:
+            known[place] = score(place)
+        return known[place]
+
+    best = max(range(0, places, stride), key=scored)
+    while stride > 1:
+        stride = stride / 2
+        best = max([p for p in (best - stride, best, best + stride) if 0 <= p < places], key=scored)
+    return best
+
+
 # 4. A few labels of each class
 
 
@@ -315,6 +389,40 @@ def few_shots__by_the_global_generator(labels, shots, seed):
     """Seeds numpy's global generator. Belief: nobody else draws from it."""
     np.random.seed(seed)  # noqa: NPY002
     return _by_class(labels, lambda places: np.random.choice(places, min(shots, len(places)), replace=False))  # noqa: NPY002
+
+
+def few_shots__nought_is_no_seed(labels, shots, seed):
+    """Takes the seed 0 for none. Belief: `seed or None` is a default."""
+    rng = np.random.default_rng(seed or None)
+    return np.sort(
+        np.concatenate([rng.permutation(np.flatnonzero(labels == one))[:shots] for one in np.unique(labels)])
+    )
+
+
+def few_shots__a_block_from_a_random_start(labels, shots, seed):
+    """Takes neighbours, from a place drawn at random. Belief: one random number makes a random sample."""
+    rng, chosen = np.random.default_rng(seed), []
+    for one in np.unique(labels):
+        places = np.flatnonzero(labels == one)
+        chosen.append(np.roll(places, -rng.integers(len(places)))[:shots])
+    return np.sort(np.concatenate(chosen))
+
+
+def few_shots__labels_renamed_in_place(labels, shots, seed):
+    """Renames a negative label where it lies. Belief: labels begin at 0, and mine are mine."""
+    labels[labels < 0] = labels.max() + 1
+    rng = np.random.default_rng(seed)
+    return np.sort(
+        np.concatenate([rng.permutation(np.flatnonzero(labels == one))[:shots] for one in np.unique(labels)])
+    )
+
+
+def few_shots__places_as_floats(labels, shots, seed):
+    """Appends to an empty array. Belief: np.array([]) has no type yet."""
+    rng, chosen = np.random.default_rng(seed), np.array([])
+    for one in np.unique(labels):
+        chosen = np.append(chosen, rng.permutation(np.flatnonzero(labels == one))[:shots])
+    return np.sort(chosen)
 
 
 # 5. What zero-shot is worth in labels
@@ -443,3 +551,19 @@ def margin__rounds_down(accuracy, pictures=None, within=None):
 def margin__one_side(accuracy, pictures=None, within=None):
     """1.645 deviations, which hold 95% from one side. Belief: only one direction matters."""
     return _margin(accuracy, pictures, within, width=1.645)
+
+
+def margin__right_by_counting_up(accuracy, pictures=None, within=None):
+    if within is None:
+        return 1.96 * math.sqrt(accuracy * (1 - accuracy) / pictures)
+    pictures = 1
+    while 1.96 * math.sqrt(accuracy * (1 - accuracy) / pictures) > within * (1 + 1e-12):
+        pictures += 1
+    return pictures
+
+
+def margin__one_fewer(accuracy, pictures=None, within=None):
+    """Divides by n - 1. Belief: every variance is estimated, and loses a degree of freedom."""
+    if within is None:
+        return 1.96 * math.sqrt(accuracy * (1 - accuracy) / max(1, pictures - 1))
+    return margin__right_by_counting_up(accuracy, None, within)

@@ -84,6 +84,37 @@ def caption_log_likelihood__detached(logits, tokens):
     return caption_log_likelihood__right_by_cross_entropy(logits, tokens).detach()
 
 
+def caption_log_likelihood__the_end_is_the_last_id(logits, tokens):
+    """Looks for the vocabulary's last id. Belief: end-of-text is the largest id there is, in any vocabulary."""
+    log_p = logits[:, :-1].log_softmax(dim=-1).gather(2, tokens[:, 1:, None]).squeeze(2)
+    end = (tokens == logits.shape[-1] - 1).int().argmax(dim=1, keepdim=True)
+    return log_p.masked_fill(torch.arange(1, tokens.shape[1]) > end, 0.0).sum(dim=1)
+
+
+def caption_log_likelihood__normaliser_without_gradient(logits, tokens):
+    """Computes the normaliser under no_grad. Belief: it is a constant, as in physics."""
+    with torch.no_grad():
+        normaliser = logits.logsumexp(dim=-1)
+    log_p = logits[:, :-1].gather(2, tokens[:, 1:, None]).squeeze(2) - normaliser[:, :-1]
+    return log_p.masked_fill(torch.arange(1, tokens.shape[1]) > tokens.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
+
+
+def caption_log_likelihood__less_the_largest_of_all(logits, tokens):
+    """Subtracts one number from all logits. Belief: whatever keeps the exponentials small is enough."""
+    logits = logits - logits.max().detach()
+    log_p = logits - logits.exp().sum(dim=-1, keepdim=True).log()
+    log_p = log_p[:, :-1].gather(2, tokens[:, 1:, None]).squeeze(2)
+    return log_p.masked_fill(torch.arange(1, tokens.shape[1]) > tokens.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
+
+
+def caption_log_likelihood__marked_in_place(logits, tokens):
+    """Marks what cross_entropy is to ignore in the caller's tokens. Belief: a slice is a copy."""
+    following = tokens[:, 1:]
+    for row, end in zip(following, tokens.argmax(dim=1)):
+        row[end:] = -100
+    return -F.cross_entropy(logits[:, :-1].transpose(1, 2), following, ignore_index=-100, reduction="none").sum(dim=1)
+
+
 # 2. The loss of a bag
 
 
@@ -154,6 +185,24 @@ def bag_loss__detached(logits, tokens):
     return bag_loss__right_by_shares(logits, tokens).detach()
 
 
+def bag_loss__the_end_is_the_last_id(logits, tokens):
+    """Looks for the vocabulary's last id. Belief: end-of-text is the largest id there is, in any vocabulary."""
+    place = torch.arange(tokens.shape[1])
+    end = (tokens == logits.shape[1] - 1).int().argmax(dim=1, keepdim=True)
+    words = ((place > 0) & (place < end)).to(logits.dtype)
+    log_p = logits.log_softmax(dim=1).gather(1, tokens)
+    return -((words * log_p).sum(dim=1) / words.sum(dim=1)).mean()
+
+
+def bag_loss__less_the_largest_of_all(logits, tokens):
+    """Subtracts one number from all logits. Belief: whatever keeps the exponentials small is enough."""
+    place = torch.arange(tokens.shape[1])
+    words = ((place > 0) & (place < tokens.argmax(dim=1, keepdim=True))).to(logits.dtype)
+    logits = logits - logits.max()
+    log_p = (logits - logits.exp().sum(dim=1, keepdim=True).log()).gather(1, tokens)
+    return -(torch.where(words > 0, log_p, 0).sum(dim=1) / words.sum(dim=1)).mean()
+
+
 # 3. Which name is it?
 
 
@@ -195,6 +244,12 @@ def bag_scores__without_the_minus(log_p, bags):
 def bag_scores__nought_times_infinity(log_p, bags):
     """q log q as it is written. Belief: 0 · log 0 is 0 to a computer, too."""
     return -((bags * (bags.log() - log_p.unsqueeze(1))).sum(dim=2))
+
+
+def bag_scores__clamped_in_place(log_p, bags):
+    """Replaces noughts where they lie. Belief: 1e-12 harms nobody."""
+    bags.clamp_(min=1e-12)
+    return log_p @ bags.T - (bags * bags.log()).sum(dim=1)
 
 
 # 4. How many times the pictures?
@@ -256,6 +311,33 @@ def pictures_factor__at_the_best_of_all(*curves):
 def pictures_factor__of_accuracies(slow_pictures, slow_accuracy, fast_pictures, fast_accuracy):
     """Divides the best accuracies. Belief: 4x as efficient is 4x as accurate."""
     return float(max(fast_accuracy) / max(slow_accuracy))
+
+
+def pictures_factor__right_in_single_precision(slow_pictures, slow_accuracy, fast_pictures, fast_accuracy):
+    level = min(max(slow_accuracy), max(fast_accuracy))
+
+    def log_needed(pictures, accuracy):
+        pictures, accuracy = torch.tensor(pictures).log(), torch.tensor(accuracy)
+        i = int((accuracy >= level - 1e-7).int().argmax())
+        if i == 0:
+            return pictures[0]
+        part = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+        return pictures[i - 1] + part * (pictures[i] - pictures[i - 1])
+
+    return float((log_needed(slow_pictures, slow_accuracy) - log_needed(fast_pictures, fast_accuracy)).exp())
+
+
+def pictures_factor__from_the_best_so_far(slow_pictures, slow_accuracy, fast_pictures, fast_accuracy):
+    """Lets no curve fall. Belief: a model cannot unlearn, so a dip is noise."""
+    best = [np.maximum.accumulate(accuracy).tolist() for accuracy in (slow_accuracy, fast_accuracy)]
+    return _factor((slow_pictures, best[0], fast_pictures, best[1]), min(max(best[0]), max(best[1])))
+
+
+def pictures_factor__at_a_measured_point(slow_pictures, slow_accuracy, fast_pictures, fast_accuracy):
+    """Reads at the slow curve's own points. Belief: between two points nothing is known."""
+    common = [accuracy for accuracy in slow_accuracy if accuracy <= max(fast_accuracy)]
+    level = max(common, default=min(max(slow_accuracy), max(fast_accuracy)))
+    return _factor((slow_pictures, slow_accuracy, fast_pictures, fast_accuracy), level)
 
 
 # 5. What a classification costs

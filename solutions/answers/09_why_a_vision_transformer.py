@@ -51,6 +51,12 @@ def training_flops__weights_alone(products):
     return sum(6 * k * m for _, k, m in products)
 
 
+def training_flops__in_floats(products):
+    """Counts in floats. Belief: a float holds any whole number."""
+    forward = [2.0 * n * k * m for n, k, m in products]
+    return int(3 * sum(forward) - forward[0])
+
+
 # 2. How far can a place see?
 
 
@@ -103,6 +109,17 @@ def receptive_field__last_layer_alone(layers):
     for kernel, stride in layers:
         field, apart = field + (kernel - 1) * apart, apart * stride
     return [(field, apart)] * len(layers)
+
+
+def receptive_field__takes_the_list_apart(layers):
+    """Pops each layer. Belief: the list is done with afterwards."""
+    field, apart, after = 1, 1, []
+    while layers:
+        kernel, stride = layers.pop(0)
+        field += (kernel - 1) * apart
+        apart *= stride
+        after.append((field, apart))
+    return after
 
 
 # 3. A factor in compute
@@ -177,3 +194,18 @@ def compute_factor__threshold_for_doubled(compute_a, accuracy_a, compute_b, accu
     """Holds the slope for doubled compute against it. Belief: sizes were doubled, so the slope is that of doubling."""
     a, b, slope = _lines(compute_a, accuracy_a, compute_b, accuracy_b, np.log2)
     return float(2 ** ((b - a) / slope)) if slope >= least_slope else float("nan")
+
+
+def compute_factor__each_steep_enough(compute_a, accuracy_a, compute_b, accuracy_b, least_slope=0.01):
+    """Wants each family by itself to rise. Belief: a line that falls cannot be one of two parallel ones."""
+    slopes = [np.polyfit(np.log(c), a, 1)[0] for c, a in ((compute_a, accuracy_a), (compute_b, accuracy_b))]
+    if min(slopes) < least_slope:
+        return float("nan")
+    return compute_factor__right_by_base_two(compute_a, accuracy_a, compute_b, accuracy_b, least_slope)
+
+
+def compute_factor__steep_enough_in_a(compute_a, accuracy_a, compute_b, accuracy_b, least_slope=0.01):
+    """Looks at A's slope alone. Belief: A is the one that has to catch up."""
+    if np.polyfit(np.log(compute_a), accuracy_a, 1)[0] < least_slope:
+        return float("nan")
+    return compute_factor__right_by_base_two(compute_a, accuracy_a, compute_b, accuracy_b, -np.inf)

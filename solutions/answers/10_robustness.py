@@ -93,6 +93,22 @@ def accuracy_among__others_set_to_zero(logits, labels, allowed):
     return float((masked[kept].argmax(1) == labels[kept]).mean())
 
 
+def accuracy_among__others_at_minus_a_hundred(logits, labels, allowed):
+    """Sets what is not allowed to -100. Belief: no logit is lower."""
+    among = np.full_like(logits, -100.0)
+    among[:, allowed] = logits[:, allowed]
+    kept = np.isin(labels, allowed)
+    return float((among[kept].argmax(axis=1) == labels[kept]).mean())
+
+
+def accuracy_among__probabilities_at_nought(logits, labels, allowed):
+    """Sets the probability of what is not allowed to 0. Belief: one of the others always has some."""
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p[:, ~np.isin(np.arange(logits.shape[1]), allowed)] = 0
+    kept = np.isin(labels, allowed)
+    return float((p[kept].argmax(axis=1) == labels[kept]).mean())
+
+
 # 3. Effective robustness
 
 
@@ -197,3 +213,15 @@ def gap_closed__nan_where_a_gain_is_expected(home, shifted, expected):
 def gap_closed__without_signs(home, shifted, expected):
     """Absolute differences. Belief: a gap is a distance."""
     return 1 - _share(np.abs(home - shifted), np.abs(home - expected))
+
+
+def gap_closed__warns_of_nought_by_nought(home, shifted, expected):
+    """Silences the division by 0 alone. Belief: 0 / 0 is one, too."""
+    with np.errstate(divide="ignore"):
+        return np.where(home == expected, np.nan, 1 - (home - shifted) / (home - expected))
+
+
+def gap_closed__nearly_equal_is_equal(home, shifted, expected):
+    """NaN for any fall of less than a tenth of a point. Belief: so small a fall is none."""
+    fall = np.where(np.abs(home - expected) < 0.001, np.nan, home - expected)
+    return 1 - (home - shifted) / fall

@@ -130,6 +130,28 @@ def points_for_tenfold__without_groups_never_right(accuracy, share):
     return float(100 * np.polyfit(x, [accuracy[group] for group in groups], 1)[0])
 
 
+def points_for_tenfold__deletes_from_the_dictionaries(accuracy, share):
+    """Removes what has no share from the caller's dictionary. Belief: it is of no use to anybody."""
+    for group in list(accuracy):
+        if not share.get(group):
+            accuracy.pop(group)
+    return points_for_tenfold__right_by_least_squares(accuracy, {group: share[group] for group in accuracy})
+
+
+def points_for_tenfold__rare_is_none(accuracy, share):
+    """Leaves out shares below a ten-thousandth. Belief: so rare a group says nothing."""
+    return points_for_tenfold__right_by_least_squares(
+        accuracy, {group: s for group, s in share.items() if group in accuracy and s > 1e-4}
+    )
+
+
+def points_for_tenfold__without_the_whole(accuracy, share):
+    """Leaves out a share of 1, whose logarithm is 0. Belief: `if math.log10(share)` asks whether there is one."""
+    return points_for_tenfold__right_by_least_squares(
+        accuracy, {group: s for group, s in share.items() if group in accuracy and 0 < s < 1}
+    )
+
+
 # 3. How much of a planted bias is repeated?
 
 

@@ -69,6 +69,13 @@ def own_places__remainder_left_out(step, batch_size, rank, world_size):
     return range(start, start + share)
 
 
+def own_places__right_with_the_packages_error(step, batch_size, rank, world_size):
+    if batch_size % world_size:
+        raise minclip.MinclipError("uneven")  # a ValueError, too
+    share = batch_size // world_size
+    return range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)
+
+
 # 2. The floor that captions set
 
 
@@ -120,6 +127,19 @@ def floor_of_duplicates__both_directions_added(captions):
 def floor_of_duplicates__in_small_letters(captions):
     """Ignores case. Belief: captions are the same if they read the same."""
     return sum(m * math.log(m) for m in Counter(c.lower() for c in captions).values()) / len(captions)
+
+
+def floor_of_duplicates__right_by_entropy(captions):
+    n = len(captions)
+    return math.log(n) + sum(m / n * math.log(m / n) for m in Counter(captions).values())
+
+
+def floor_of_duplicates__sorts_the_callers_list(captions):
+    """Sorts where the list lies. Belief: its order means nothing."""
+    if isinstance(captions, list):
+        captions.sort()
+    runs = [len(list(same)) for _, same in groupby(sorted(captions))]
+    return sum(m * math.log(m) for m in runs) / len(captions)
 
 
 # 3. The same model, another batch
@@ -183,6 +203,11 @@ def loss_among__overflows(logits, candidates):
     return torch.stack(
         [((b.exp().sum(0).log() + b.exp().sum(1).log()) / 2 - b.diagonal()).mean() for b in blocks]
     ).mean()
+
+
+def loss_among__in_double_precision(logits, candidates):
+    """Returns float64. Belief: more digits never hurt."""
+    return loss_among__right_by_cross_entropy(logits.double(), candidates)
 
 
 # 4. Gradient caching, mended
@@ -287,6 +312,42 @@ def mended_cache__without_dropout(model, images, texts, chunk):
     loss = _cache(model, images, texts, chunk)
     model.train()
     return loss
+
+
+def mended_cache__one_backward_for_all_chunks(model, images, texts, chunk):
+    """Adds up all chunks before it goes back. Belief: the first pass alone must save memory."""
+    chunks = list(zip(images.split(chunk), texts.split(chunk)))
+    states, features = [], []
+    with torch.no_grad():
+        for pairs in chunks:
+            states.append(torch.get_rng_state())
+            features.append(model(*pairs))
+    u, v, scales = zip(*features)
+    inputs = [t.clone().requires_grad_() for t in (torch.cat(u), torch.cat(v), scales[0])]
+    loss = minclip.contrastive_loss(*inputs)
+    of_u, of_v, of_scale = torch.autograd.grad(loss, inputs)
+    total = 0
+    for state, pairs, a, b in zip(states, chunks, of_u.split(chunk), of_v.split(chunk)):
+        torch.set_rng_state(state)
+        u, v, scale = model(*pairs)
+        total = total + (u * a).sum() + (v * b).sum() + scale * of_scale / len(chunks)
+    total.backward()
+    return loss.detach()
+
+
+def mended_cache__back_to_the_seed(model, images, texts, chunk):
+    """Seeds again with the seed that was set last. Belief: nothing was drawn since."""
+    first = torch.initial_seed()
+    chunks = list(zip(images.split(chunk), texts.split(chunk)))
+    with torch.no_grad():
+        u, v, scales = zip(*[model(*pairs) for pairs in chunks])
+    inputs = [t.clone().requires_grad_() for t in (torch.cat(u), torch.cat(v), scales[0])]
+    loss = minclip.contrastive_loss(*inputs)
+    of_u, of_v, of_scale = torch.autograd.grad(loss, inputs)
+    torch.manual_seed(first)
+    for pairs, a, b in zip(chunks, of_u.split(chunk), of_v.split(chunk)):
+        torch.autograd.backward(model(*pairs), [a, b, of_scale / len(chunks)])
+    return loss.detach()
 
 
 # 5. Which share of the machine?
