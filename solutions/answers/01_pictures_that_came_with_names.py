@@ -7,9 +7,11 @@ otherwise they must reject it. Each wrong one says what a student who wrote it b
 import hashlib
 import math
 import random
+import unicodedata
 from collections import Counter
 
 import numpy as np
+import torch
 
 # 1. A split that never moves
 
@@ -60,6 +62,16 @@ def is_test__lower_case_first(name, share):
 def is_test__at_most(name, share):
     """Includes the share itself. Belief: below and at most are the same for real numbers."""
     return _draw(name.encode()) <= share
+
+
+def is_test__letters_composed_first(name, share):
+    """Brings letters and accents into one form. Belief: what looks the same has the same bytes."""
+    return _draw(unicodedata.normalize("NFKC", name).encode()) < share
+
+
+def is_test__eight_bytes(name, share):
+    """Takes twice as many bytes. Belief: the further ones change nothing that can be measured."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 < share
 
 
 # 2. The long tail
@@ -176,6 +188,14 @@ def ceiling__nearly_equal_is_equal(pictures, labels):
     return _ceiling(pictures, labels, key=lambda picture: np.round(picture.astype(np.float64), 6).tobytes())
 
 
+def ceiling__right_in_loops(pictures, labels):
+    keys, right = [picture.tobytes() for picture in pictures], 0
+    for key in set(keys):
+        own = [label for label, other in zip(labels, keys) if other == key]
+        right += max(own.count(label) for label in own)
+    return torch.tensor(right / len(labels)).item()  # in single precision
+
+
 # 4. Test pictures that were trained on
 
 
@@ -247,6 +267,24 @@ def leaked__all_as_float32(train, test):
     return _leaked(train.astype(np.float32), test.astype(np.float32), lambda picture: picture.tobytes())
 
 
+def leaked__in_the_test_pictures_type(train, test):
+    """Casts the training pictures to the test pictures' type. Belief: a cast keeps the numbers."""
+    return _leaked(train.astype(test.dtype), test, lambda picture: picture.tobytes())
+
+
+def leaked__all_as_floats(train, test):
+    """Casts everything to float64. Belief: a float64 holds any number."""
+    return _leaked(train.astype(np.float64), test.astype(np.float64), lambda picture: picture.tobytes())
+
+
+def leaked__nothing_is_a_list_of_floats(train, test):
+    """Leaves the type of an empty array to numpy. Belief: np.array([]) holds integers if it should."""
+    if len(train) == 0 or len(test) == 0:
+        return np.zeros(0, dtype=np.int64)
+    seen = {tuple(picture.ravel().tolist()) for picture in train}
+    return np.array([i for i, picture in enumerate(test) if tuple(picture.ravel().tolist()) in seen])
+
+
 # 6. How many names will be seen
 
 
@@ -285,3 +323,16 @@ def expected_names__missed_names(counts, draws):
     """Counts the names that are missed. Belief: (1 - p) to the n is the chance of being seen."""
     total = sum(counts)
     return float(sum((1 - count / total) ** draws for count in counts))
+
+
+def expected_names__right_with_counts_as_a_list(counts, draws):
+    if not counts:
+        return 0.0
+    total = sum(counts)
+    return float(sum(counts.count(c) * (1 - (1 - c / total) ** draws) for c in set(counts)))
+
+
+def expected_names__logarithm_of_nought(counts, draws):
+    """Takes the power by logarithms. Belief: 0 times infinity is 0."""
+    with np.errstate(all="ignore"):
+        return float(-np.expm1(draws * np.log1p(-np.asarray(counts) / np.sum(counts))).sum())

@@ -4,6 +4,7 @@ A function's name is EXERCISE__WHAT; where WHAT begins with `right`, all checks 
 otherwise they must reject it. Each wrong one says what a student who wrote it believes.
 """
 
+import re
 from collections import Counter
 
 import torch
@@ -77,6 +78,18 @@ def most_frequent_pair__ties_by_the_joined_text(words):
     """Of equals, the first once joined. Belief: a pair is the text that it will become."""
     counts = _counted(words)
     return min(counts, key=lambda pair: (-counts[pair], "".join(pair)), default=None)
+
+
+def most_frequent_pair__the_shortest_first(words):
+    """Breaks ties by length, then by the alphabet. Belief: short symbols come first in any order."""
+    counts = _counted(words)
+    return min(counts, key=lambda pair: (-counts[pair], len(pair[0]), pair), default=None)
+
+
+def most_frequent_pair__capitals_are_letters(words):
+    """Breaks ties as a dictionary would. Belief: Python's order of strings is that of the alphabet."""
+    counts = _counted(words)
+    return min(counts, key=lambda pair: (-counts[pair], tuple(s.lower() for s in pair)), default=None)
 
 
 # 2. One merge
@@ -171,6 +184,12 @@ def merge_pair__again_and_again(word, pair):
     return tuple(out)
 
 
+def merge_pair__by_a_pattern_between_spaces(word, pair):
+    """Joins symbols with spaces and replaces by a regular expression. Belief: no symbol holds a space or a backslash."""
+    pattern = re.compile(r"(?<!\S)" + re.escape(" ".join(pair)) + r"(?!\S)")
+    return tuple(pattern.sub("".join(pair), " ".join(word)).split())
+
+
 # 3. A word encoded
 
 
@@ -261,6 +280,16 @@ def encode_word__merges_used_up(word, merges):
     return list(symbols)
 
 
+def encode_word__in_small_letters(word, merges):
+    """Lowers the letters first. Belief: a tokenizer knows no capitals."""
+    return encode_word__right_each_merge_in_turn(word.lower(), merges)
+
+
+def encode_word__a_tuple(word, merges):
+    """Returns a tuple. Belief: a word is one everywhere here."""
+    return tuple(encode_word__right_each_merge_in_turn(word, merges))
+
+
 # 4. Causal attention
 
 
@@ -334,6 +363,13 @@ def causal_attention__masked_with_minus_a_hundred(queries, keys, values):
 def causal_attention__detached(queries, keys, values):
     """Hands out numbers without their graph. Belief: attention is a matter of numbers."""
     return causal_attention__right_by_pytorch(queries, keys, values).detach()
+
+
+def causal_attention__weights_as_numbers(queries, keys, values):
+    """Makes the weights of Python's numbers. Belief: only the values need a gradient."""
+    scores = _scores(queries, keys)
+    weights = scores.masked_fill(_mask(scores), -torch.inf).softmax(dim=-1)
+    return torch.tensor(weights.tolist(), dtype=values.dtype) @ values
 
 
 # 5. What stands at end-of-text

@@ -82,6 +82,11 @@ def embed_patches__detached(images, weight):
     return embed_patches__right_by_convolution(images, weight).detach()
 
 
+def embed_patches__pictures_detached(images, weight):
+    """Cuts the pictures off. Belief: nobody wants a picture's gradient."""
+    return embed_patches__right_by_convolution(images.detach(), weight)
+
+
 # 2. Attention with several heads
 
 
@@ -167,6 +172,15 @@ def multi_head_attention__overflows(x, in_proj, out_proj, heads):
 def multi_head_attention__detached(x, in_proj, out_proj, heads):
     """Hands out numbers without their graph. Belief: a copy is safer."""
     return multi_head_attention__right_by_pytorch(x, in_proj, out_proj, heads).detach()
+
+
+def multi_head_attention__weights_copied_into_a_module(x, in_proj, out_proj, heads):
+    """Copies the matrices into PyTorch's own module. Belief: a copy learns for what it was copied from."""
+    module = torch.nn.MultiheadAttention(x.shape[-1], heads, bias=False, batch_first=True, dtype=x.dtype)
+    with torch.no_grad():
+        module.in_proj_weight.copy_(in_proj)
+        module.out_proj.weight.copy_(out_proj)
+    return module(x, x, x, need_weights=False)[0]
 
 
 # 3. Pooling by attention
@@ -257,6 +271,21 @@ def attention_pool__positions_added_in_place(x, positional_embedding, q_proj, k_
 def attention_pool__detached(x, positional_embedding, q_proj, k_proj, v_proj, c_proj):
     """Hands out numbers without their graph. Belief: pooling is the end, and nothing is learned behind it."""
     return attention_pool__right_by_pytorch(x, positional_embedding, q_proj, k_proj, v_proj, c_proj).detach()
+
+
+def attention_pool__weights_detached(x, positional_embedding, q_proj, k_proj, v_proj, c_proj):
+    """Cuts the weights of the sum off. Belief: what is looked at is a choice, and learns nothing."""
+    tokens = _tokens(x, positional_embedding)
+    scores = (tokens[:, :1] @ q_proj.T) @ (tokens @ k_proj.T).transpose(1, 2) / tokens.shape[-1] ** 0.5
+    return (scores.softmax(dim=-1).detach() @ (tokens @ v_proj.T)).squeeze(1) @ c_proj.T
+
+
+def attention_pool__exponentials_by_hand(x, positional_embedding, q_proj, k_proj, v_proj, c_proj):
+    """Divides exponentials by their sum. Belief: features are small numbers."""
+    tokens = _tokens(x, positional_embedding)
+    scores = (tokens[:, :1] @ q_proj.T) @ (tokens @ k_proj.T).transpose(1, 2) / tokens.shape[-1] ** 0.5
+    weights = scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+    return (weights @ (tokens @ v_proj.T)).squeeze(1) @ c_proj.T
 
 
 # 4. What it costs
@@ -394,3 +423,17 @@ def mended_block__right_activated_in_place(x, ln_1, attn, ln_2, c_fc, c_proj):
 def mended_block__detached(x, ln_1, attn, ln_2, c_fc, c_proj):
     """Hands out numbers without their graph. Belief: the weights were loaded, so nothing is to be trained."""
     return mended_block__right_in_two_branches(x, ln_1, attn, ln_2, c_fc, c_proj).detach()
+
+
+def mended_block__attention_detached(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """Cuts the attention's branch off. Belief: the residual stream carries the gradient."""
+    x = x + attn(ln_1(x)).detach()
+    return x + c_proj(_quick_gelu(c_fc(ln_2(x))))
+
+
+def mended_block__mlp_without_gradient(x, ln_1, attn, ln_2, c_fc, c_proj):
+    """Runs the MLP under no_grad. Belief: loaded weights are done with learning."""
+    x = x + attn(ln_1(x))
+    with torch.no_grad():
+        added = c_proj(_quick_gelu(c_fc(ln_2(x))))
+    return x + added

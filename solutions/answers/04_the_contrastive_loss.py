@@ -156,6 +156,19 @@ def symmetric_loss__detached(logits):
     return symmetric_loss__right_by_einsum(logits).detach()
 
 
+def symmetric_loss__less_the_largest_of_all(logits):
+    """Subtracts one number from all logits. Belief: whatever keeps the exponentials small is enough."""
+    _labels(logits)
+    z = logits - logits.max()
+    return ((z.exp().sum(0).log() + z.exp().sum(1).log()) / 2 - z.diagonal()).mean()
+
+
+def symmetric_loss__captions_detached(logits):
+    """Cuts the second direction off. Belief: the pictures learn, and the captions are given."""
+    labels = _labels(logits)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.detach().T, labels)) / 2
+
+
 # 3. From features, with a learned temperature
 
 
@@ -214,6 +227,17 @@ def loss_from_features__texts_detached(image_features, text_features, log_scale)
     return _symmetric(log_scale.exp() * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T)
 
 
+def loss_from_features__right_with_a_tiny_length_added(image_features, text_features, log_scale):
+    u, v = (x / (x.norm(dim=-1, keepdim=True) + 1e-8) for x in (image_features, text_features))
+    return _symmetric(log_scale.exp() * u @ v.T)
+
+
+def loss_from_features__scale_clamped(image_features, text_features, log_scale):
+    """Keeps the scale at 100 within the loss. Belief: where the paper clips is part of the function."""
+    u, v = F.normalize(image_features, dim=-1), F.normalize(text_features, dim=-1)
+    return _symmetric(log_scale.exp().clamp(max=100) * u @ v.T)
+
+
 # 4. The gradient by hand
 
 
@@ -264,6 +288,18 @@ def loss_gradient__overflows(logits):
     """Exponentials as they stand. Belief: softmax is exp over sum of exp, also in floating point."""
     e = logits.exp()
     return (e / e.sum(1, keepdim=True) + e / e.sum(0) - 2 * torch.eye(len(e), dtype=e.dtype)) / (2 * len(e))
+
+
+def loss_gradient__less_the_largest_of_all(logits):
+    """Subtracts one number from all logits. Belief: whatever keeps the exponentials small is enough."""
+    e = (logits - logits.max()).exp()
+    truth = torch.eye(len(e), dtype=e.dtype)
+    return (e / e.sum(1, keepdim=True) + e / e.sum(0) - 2 * truth) / (2 * len(e))
+
+
+def loss_gradient__logits_cut_off(logits):
+    """Clamps the logits. Belief: beyond 50 a logit says nothing more."""
+    return loss_gradient__right_by_rows_and_transpose(logits.clamp(-50, 50))
 
 
 # 5. Log-sum-exps, a strip at a time
@@ -352,6 +388,35 @@ def tiled_logsumexp__overflows(a, b, tile):
 def tiled_logsumexp__strips_of_another_size(a, b, tile):
     """Cuts into `tile` strips. Belief: tile is how many strips there are (memory then grows with n)."""
     return _strips(a, b, -(-len(a) // tile), -torch.inf, torch.logaddexp)
+
+
+def tiled_logsumexp__strips_kept(a, b, tile):
+    """Makes all strips first. Belief: what matters is that no single tensor is large."""
+    strips = [strip @ b.T for strip in a.split(tile)]
+    columns = strips[0].logsumexp(0)
+    for strip in strips[1:]:
+        columns = torch.logaddexp(columns, strip.logsumexp(0))
+    return torch.cat([strip.logsumexp(1) for strip in strips]), columns
+
+
+def tiled_logsumexp__strips_of_columns(a, b, tile):
+    """Holds all rows for some columns. Belief: a tile is a tile."""
+    columns, rows = [], a.new_full((len(a),), -torch.inf)
+    for strip in b.split(tile):
+        logits = a @ strip.T
+        columns.append(logits.logsumexp(0))
+        rows = torch.logaddexp(rows, logits.logsumexp(1))
+    return rows, torch.cat(columns)
+
+
+def tiled_logsumexp__columns_from_a_low_number(a, b, tile):
+    """Starts the columns at -10,000. Belief: no logit is lower."""
+    rows, columns = [], b.new_full((len(b),), -1e4)
+    for strip in a.split(tile):
+        logits = strip @ b.T
+        rows.append(logits.logsumexp(1))
+        columns = torch.logaddexp(columns, logits.logsumexp(0))
+    return torch.cat(rows), columns
 
 
 # 6. A gradient cache
@@ -520,6 +585,23 @@ def cached_backward__zeroes_first(image_encoder, text_encoder, log_scale, images
     return loss.detach()
 
 
+def cached_backward__right_by_checkpointing(image_encoder, text_encoder, log_scale, images, texts, chunk):
+    u, v = (
+        torch.cat([torch.utils.checkpoint.checkpoint(encoder, rows, use_reentrant=False) for rows in side.split(chunk)])
+        for encoder, side in ((image_encoder, images), (text_encoder, texts))
+    )
+    loss = minclip.contrastive_loss(F.normalize(u, dim=-1), F.normalize(v, dim=-1), log_scale.exp())
+    loss.backward()
+    return loss.detach()
+
+
+def cached_backward__scale_clamped(image_encoder, text_encoder, log_scale, images, texts, chunk):
+    """Keeps the scale at 100 within the loss. Belief: where the paper clips is part of the function."""
+    return cached_backward__right_by_checkpointing(
+        image_encoder, text_encoder, log_scale.clamp(max=math.log(100)), images, texts, chunk
+    )
+
+
 # 7. Three broken runs
 
 
@@ -594,6 +676,12 @@ def lowest_loss__one_pair_forgotten(n, scale):
     return math.log1p((n - 1) * math.exp(-scale * n / (n - 1)))
 
 
+def lowest_loss__right_in_single_precision(n, scale):
+    logits = torch.full((n,), -scale / max(n - 1, 1))
+    logits[0] = scale
+    return (logits.logsumexp(0) - logits[0]).item()
+
+
 # 10. The loss of several processes
 
 
@@ -656,3 +744,8 @@ def mended_shares__every_process_the_whole(image_shares, text_shares, log_scale)
     """Each process returns the whole batch's loss. Belief: only their mean matters."""
     loss = minclip.contrastive_loss(torch.cat(list(image_shares)), torch.cat(list(text_shares)), log_scale.exp())
     return [loss for _ in image_shares]
+
+
+def mended_shares__scale_clamped(image_shares, text_shares, log_scale):
+    """Keeps the scale at 100 within the loss. Belief: where the paper clips is part of the function."""
+    return mended_shares__right_all_at_once(image_shares, text_shares, log_scale.clamp(max=math.log(100)))

@@ -85,6 +85,19 @@ def learning_rate__zero_at_the_last_step(step, steps, warmup, peak):
     return _cosine((step - warmup) / max(1, steps - 1 - warmup), peak)
 
 
+def learning_rate__one_step_of_warmup_at_least(step, steps, warmup, peak):
+    """Makes a warm-up of 0 one of 1. Belief: it saves a division by 0, and changes nothing."""
+    warmup = max(warmup, 1)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return _cosine((step - warmup) / (steps - warmup), peak)
+
+
+def learning_rate__constant_without_warmup(step, steps, warmup, peak):
+    """Stays at the peak without a warm-up. Belief: no warm-up, no schedule."""
+    return learning_rate__right_by_a_squared_cosine(step, steps, warmup, peak) if warmup else peak
+
+
 # 2. What decays and what does not
 
 
@@ -163,6 +176,32 @@ def decay_groups__shared_ones_twice(model, weight_decay):
     """Walks through the layers. Belief: each layer has parameters of its own."""
     trained = [p for m in model.modules() for p in m.parameters(recurse=False) if p.requires_grad]
     return _groups([p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2], weight_decay)
+
+
+def decay_groups__a_decay_of_its_own(model, weight_decay):
+    """Writes the paper's decay down. Belief: everybody trains with 0.2."""
+    decayed, spared = (group["params"] for group in decay_groups__right_in_a_loop(model, weight_decay))
+    return _groups(decayed, spared, 0.2)
+
+
+def decay_groups__children_alone(model, weight_decay):
+    """Looks at the model and its children. Belief: modules do not nest any deeper."""
+    found = {id(p): p for module in (model, *model.children()) for p in module.parameters(recurse=False)}
+    trained = [p for p in found.values() if p.requires_grad]
+    return _groups([p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2], weight_decay)
+
+
+def decay_groups__dimensions_of_one_left_out(model, weight_decay):
+    """Counts dimensions longer than 1. Belief: a row is a vector."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.squeeze().ndim >= 2]
+    return _groups(decayed, [p for p in trained if p.squeeze().ndim < 2], weight_decay)
+
+
+def decay_groups__data_of_parameters(model, weight_decay):
+    """Hands out .data. Belief: a parameter is its numbers."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return _groups([p.data for p in trained if p.ndim >= 2], [p.data for p in trained if p.ndim < 2], weight_decay)
 
 
 # 3. One step of AdamW
@@ -289,6 +328,14 @@ def _length(gradients):
     return math.sqrt(sum(gradient.pow(2).sum().item() for gradient in gradients))
 
 
+def _clip(gradients, limit):
+    length = _length(gradients)
+    if length > limit:
+        for gradient in gradients:
+            gradient.mul_(limit / length)
+    return length
+
+
 def clip_gradients__each_by_its_own_length(parameters, limit):
     """A limit for each parameter. Belief: that is the same, only finer; but it turns the direction."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -362,6 +409,41 @@ def clip_gradients__reads_a_generator_twice(parameters, limit):
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.mul_(limit / length)
+    return length
+
+
+def clip_gradients__all_that_require_one(parameters, limit):
+    """Passes over frozen parameters. Belief: what requires a gradient has one."""
+    return _clip([p.grad for p in parameters if p.requires_grad], limit)
+
+
+def clip_gradients__stops_at_the_first_without(parameters, limit):
+    """Stops where a gradient is missing. Belief: those without come last."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            break
+        gradients.append(parameter.grad)
+    return _clip(gradients, limit)
+
+
+def clip_gradients__noughts_for_none(parameters, limit):
+    """Gives zeros to those without a gradient. Belief: no gradient and one of 0 are the same to an optimiser."""
+    parameters = list(parameters)
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return _clip([p.grad for p in parameters], limit)
+
+
+def clip_gradients__parameters_as_well(parameters, limit):
+    """Shrinks the parameters with their gradients. Belief: both belong together."""
+    parameters = [p for p in parameters if p.grad is not None]
+    length = _length([p.grad for p in parameters])
+    if length > limit:
+        for parameter in parameters:
+            parameter.data.mul_(limit / length)
+            parameter.grad.mul_(limit / length)
     return length
 
 
@@ -457,6 +539,22 @@ def snapshot__mode_changed(model, optimizer, step):
     return state
 
 
+def snapshot__the_seed_for_the_state(model, optimizer, step):
+    """Keeps the seed. Belief: it is all that random numbers come from."""
+    return snapshot__right_by_clones(model, optimizer, step) | {"random": torch.initial_seed()}
+
+
+def snapshot__the_optimiser_itself(model, optimizer, step):
+    """Copies the optimiser, not its state dict. Belief: a copy of the object is more than its state."""
+    return snapshot__right_by_clones(model, optimizer, step) | {"optimizer": copy.deepcopy(optimizer)}
+
+
+def snapshot__the_memory_alone(model, optimizer, step):
+    """Keeps the optimiser's state without its groups. Belief: the rest is in the configuration."""
+    state = dict(copy.deepcopy(optimizer.state))
+    return snapshot__right_by_clones(model, optimizer, step) | {"optimizer": state}
+
+
 # 7. A loader that shuffles
 
 
@@ -521,6 +619,27 @@ def mended_batches__never_shuffles(images, captions, batch_size, seed, epoch):
 def mended_batches__seeded_by_the_epoch_alone(images, captions, batch_size, seed, epoch):
     """The epoch seeds the generator. Belief: it is the epoch that the broken code forgot, so it goes in its place."""
     return _batches(images, captions, batch_size, torch.Generator().manual_seed(epoch))
+
+
+def mended_batches__ten_epochs_a_seed(images, captions, batch_size, seed, epoch):
+    """Seeds with ten times the seed and the epoch. Belief: no run has ten epochs."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(10 * seed + epoch))
+
+
+def mended_batches__a_hundred_epochs_a_seed(images, captions, batch_size, seed, epoch):
+    """Seeds with a hundred times the seed and the epoch. Belief: no run has a hundred epochs."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(100 * seed + epoch))
+
+
+def mended_batches__digits_side_by_side(images, captions, batch_size, seed, epoch):
+    """Writes seed and epoch side by side. Belief: 1 and 11 are not 11 and 1."""
+    return _batches(images, captions, batch_size, torch.Generator().manual_seed(int(f"{seed}{epoch}")))
+
+
+def mended_batches__lists_of_pictures(images, captions, batch_size, seed, epoch):
+    """Returns lists of pictures. Belief: a batch is a list."""
+    batches = mended_batches__right_by_numpy(images, captions, batch_size, seed, epoch)
+    return [(list(pictures), texts) for pictures, texts in batches]
 
 
 # 8. A step whose lines are out of order
@@ -592,3 +711,15 @@ def mended_step__not_clamped(model, optimizer, images, texts, longest=1.0, max_s
 def mended_step__clamped_at_a_hundred(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
     """Clamps at 100 whatever is asked for. Belief: the limit is the paper's, and the argument says so once more."""
     return mended_step__right_by_hand(model, optimizer, images, texts, longest, 100.0)
+
+
+def mended_step__first_group_clipped(model, optimizer, images, texts, longest=1.0, max_scale=100.0):
+    """Clips the optimiser's first group. Belief: there is one."""
+    optimizer.zero_grad()
+    loss = model(images, texts)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], longest)
+    optimizer.step()
+    with torch.no_grad():
+        model.log_scale.clamp_(max=math.log(max_scale))
+    return loss.item()

@@ -77,6 +77,11 @@ def class_probabilities__in_place(image_features, class_features, logit_scale):
     return (logit_scale * image_features @ class_features.T).softmax(dim=1)
 
 
+def class_probabilities__scale_clamped(image_features, class_features, logit_scale):
+    """Keeps the scale at 100. Belief: where the paper clips is part of the function."""
+    return (min(logit_scale, 100.0) * _cosines(image_features, class_features)).softmax(dim=1)
+
+
 # 2. A prompt ensemble
 
 
@@ -149,6 +154,17 @@ def ensemble_classifier__names_formatted_again(encode_text, class_names, templat
     captions = [caption.replace("%s", "") if "%s" in caption else caption for caption in captions]
     features = F.normalize(encode_text(captions), dim=-1)
     return F.normalize(features.view(len(class_names), len(templates), -1).mean(dim=1), dim=-1).T
+
+
+def ensemble_classifier__names_in_small_letters(encode_text, class_names, templates):
+    """Lowers the names. Belief: the tokenizer does so anyway."""
+    return ensemble_classifier__right_class_by_class(encode_text, [name.lower() for name in class_names], templates)
+
+
+def ensemble_classifier__names_tidied(encode_text, class_names, templates):
+    """Replaces underscores and strips spaces. Belief: names come from files."""
+    tidied = [name.replace("_", " ").strip() for name in class_names]
+    return ensemble_classifier__right_class_by_class(encode_text, tidied, templates)
 
 
 # 3. Top-k accuracy
@@ -366,3 +382,11 @@ def predicted_accuracy__by_factorials(ahead, total, k):
         return 0.0 if size > n else math.gamma(n + 1) / math.gamma(size + 1) / math.gamma(n - size + 1)
 
     return sum(lists(total - 1 - int(n), k - 1) for n in ahead) / lists(total - 1, k - 1) / len(ahead)
+
+
+def predicted_accuracy__right_in_single_precision(ahead, total, k):
+    if not ahead:
+        return 0.0
+    wrong, place = torch.tensor(ahead), torch.arange(k - 1)
+    still_below = (total - 1 - wrong[:, None] - place) / (total - 1 - place)
+    return still_below.clamp(min=0).prod(dim=1).mean().item()
