@@ -184,9 +184,10 @@ def test_the_scale_never_exceeds_100(model):
     torch.nn.init.constant_(tiny.logit_scale, 7.0)
     tiny.clamp_logit_scale()
     assert tiny.logit_scale.exp().item() == pytest.approx(100)
-    torch.nn.init.constant_(tiny.logit_scale, 1.0)
-    tiny.clamp_logit_scale()
-    assert tiny.logit_scale.item() == 1.0
+    for low in (1.0, -1.0):
+        torch.nn.init.constant_(tiny.logit_scale, low)
+        tiny.clamp_logit_scale()
+        assert tiny.logit_scale.item() == low
 
 
 def test_quick_gelu_only_where_asked():
@@ -240,11 +241,42 @@ def test_tokens_that_do_not_fit(model, tokens, complaint):
         (dict(vision_layers=(1, 1, 1, 1), image_resolution=40), "multiple of 32"),
         (dict(embed_dim=0), "embed_dim is 0"),
         (dict(context_length=-1), "context_length is -1"),
+        (dict(image_resolution=0), "image_resolution is 0"),
+        (dict(transformer_layers=0), "transformer_layers is 0"),
+        (dict(vision_heads=-2), "-2 attention heads"),
     ],
 )
 def test_sizes_that_make_no_model(change, complaint):
     with pytest.raises(MinclipError, match=complaint):
         CLIPConfig(**SMALL | change)
+
+
+def test_heads_are_64_wide_and_at_least_one():
+    for width, heads in ((32, 1), (192, 3)):
+        assert CLIPConfig(**SMALL | dict(vision_heads=None, vision_width=width)).image_heads == heads
+
+
+def test_weights_begin_as_openais_do():
+    torch.manual_seed(0)
+    sizes = SMALL | dict(embed_dim=64, image_resolution=32, vocab_size=500, transformer_width=128, transformer_layers=3)
+    vit = CLIP(CLIPConfig(**sizes | dict(vision_layers=3, vision_width=128)))
+    resnet = CLIP(CLIPConfig(**sizes | dict(vision_layers=(1, 1, 1, 1), vision_width=8, vision_patch_size=None)))
+    deviations = {
+        "token_embedding.weight": 0.02, "positional_embedding": 0.01, "text_projection": 128**-0.5,
+        "visual.class_embedding": 128**-0.5, "visual.positional_embedding": 128**-0.5, "visual.proj": 128**-0.5,
+    }  # fmt: skip
+    for block in [f"{where}.resblocks.{n}" for where in ("transformer", "visual.transformer") for n in range(3)]:
+        deviations |= {
+            f"{block}.attn.in_proj_weight": 128**-0.5, f"{block}.attn.out_proj.weight": (128 * 2 * 3) ** -0.5,
+            f"{block}.mlp.c_fc.weight": (2 * 128) ** -0.5, f"{block}.mlp.c_proj.weight": (128 * 2 * 3) ** -0.5,
+            f"{block}.attn.in_proj_bias": 0, f"{block}.attn.out_proj.bias": 0,
+        }  # fmt: skip
+    of_resnet = {f"visual.attnpool.{part}_proj.weight": 256**-0.5 for part in "qkvc"}
+    of_resnet |= {f"visual.layer{stage}.0.bn3.weight": 0 for stage in (1, 2, 3, 4)}
+    for model, expected in ((vit, deviations), (resnet, of_resnet)):
+        for name, deviation in expected.items():
+            found = model.get_parameter(name).square().mean().sqrt().item()
+            assert found == pytest.approx(deviation, rel=0.2), name
 
 
 def test_a_block_outside_a_transformer_holds_no_uninitialised_memory():

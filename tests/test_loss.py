@@ -77,10 +77,18 @@ def test_under_autocast_the_loss_is_still_reckoned_in_float32():
     expected = value_and_gradients(tiled_contrastive_loss, 33, 16, seed=1, dtype=torch.float32, tile=8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = value_and_gradients(tiled_contrastive_loss, 33, 16, seed=1, dtype=torch.float32, tile=8)
-        half = [side.detach().bfloat16() for side in features(33, 16, seed=1, dtype=torch.float32)[:2]]
-        assert tiled_contrastive_loss(*half, torch.tensor(14.0)).dtype == torch.float32
     for e, g in zip(expected, got):
         assert torch.equal(e, g)
+
+
+@pytest.mark.parametrize("loss_function", [contrastive_loss, tiled_contrastive_loss])
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_features_in_half_precision_are_contrasted_in_float32(loss_function, precision):
+    half = [side.detach().to(precision) for side in features(33, 16, dtype=torch.float32)[:2]]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = loss_function(*half, torch.tensor(14.0))
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, loss_function(*(side.float() for side in half), torch.tensor(14.0)))
 
 
 def test_memory_is_a_strip_and_not_the_square():
@@ -115,6 +123,7 @@ def test_strips_cover_every_row_once_with_a_ragged_last():
         ((3, 4), (2, 4), 8, "shape"),
         ((3, 4), (3, 5), 8, "shape"),
         ((0, 4), (0, 4), 8, "shape"),
+        ((3,), (3,), 8, "shape"),
         ((3, 4), (3, 4), 0, "tile"),
     ],
 )

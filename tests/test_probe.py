@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minclip import MinclipError, linear_probe
+from minclip import probe as probe_module
 from minclip.probe import PENALTIES, choose_penalty, fit_regression, probe_features
 
 
@@ -61,11 +62,58 @@ def test_the_search_finds_a_penalty_at_least_as_good_as_any_of_its_first_round()
     assert scores[PENALTIES[0]] < score  # or the search had nothing to find
 
 
+@pytest.mark.parametrize("best", [0, 41, 96])
+def test_the_search_narrows_to_the_best_of_all_97(best, monkeypatch):
+    asked = []
+
+    class Planted:
+        def __init__(self, features, labels, penalty):
+            self.place = int(np.argmin(abs(PENALTIES - penalty)))
+            asked.append(self.place)
+
+        def score(self, features, labels):
+            return -abs(self.place - best)
+
+    monkeypatch.setattr(probe_module, "fit_regression", Planted)
+    assert choose_penalty(None, None, None, None) == PENALTIES[best]
+    assert asked[:7] == [0, 16, 32, 48, 64, 80, 96] and len(asked) <= 7 + 2 * 4
+
+
+def test_validation_data_are_drawn_class_by_class_and_by_the_seed_alone(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(probe_module, "choose_penalty", lambda x, y, held_out, _: drawn.append(held_out[:, 0]) or 1.0)
+    labels, _ = labelled(20, 4)
+    features = labels[:, None] + np.linspace(0, 0.1, 80)[:, None]
+    for seed in (0, 0, 1):
+        linear_probe(features, labels, features, labels, validation_share=0.25, seed=seed)
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(np.sort(drawn[0]), np.sort(drawn[2]))
+    between = (np.arange(-0.5, 20.5) - features.mean()) / features.std()
+    assert (np.histogram(drawn[0], between)[0] == 1).all()  # one of the four of each class
+
+
+def test_test_pictures_are_put_where_the_training_pictures_are():
+    labels, generator = labelled(3, 20)
+    features = np.eye(3)[labels] + 5 + 0.1 * generator.normal(size=(60, 3))
+    for one in range(3):  # a test of one class, which has neither that mean nor that spread
+        alone = features[labels == one], labels[labels == one]
+        probe = linear_probe(features, labels, *alone)
+        assert probe.accuracy == 1.0 and (probe.scores(alone[0]).argmax(1) == one).all()
+
+
+def test_a_single_picture_of_a_class_and_features_all_alike_are_no_error():
+    labels = np.repeat([0, 1, 2], [10, 10, 1])
+    probe = linear_probe(np.eye(3)[labels], labels, np.eye(3)[labels], labels)
+    assert probe.accuracy >= 20 / 21 and probe.penalty == PENALTIES[48]
+    labels = np.arange(20) % 2
+    assert linear_probe(np.ones((20, 3)), labels, np.ones((20, 3)), labels).accuracy == 0.5
+
+
 def test_penalties_are_the_papers():
     assert PENALTIES[0] == pytest.approx(1e-6) and PENALTIES[-1] == pytest.approx(1e6)
     assert np.allclose(np.diff(np.log10(PENALTIES)), 1 / 8)
     coarse = PENALTIES[::16]  # the first round: every other decade
     assert np.allclose(np.log10(coarse), [-6, -4, -2, 0, 2, 4, 6])
+    assert fit_regression(X, Y, 1.0).max_iter == 1000  # iterations of L-BFGS
 
 
 def test_the_penalty_is_on_the_mean_loss():

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip import MinclipError, preprocess, retrieval, zero_shot_classifier, zeroshot
+from minclip import CLIP, CLIPConfig, MinclipError, preprocess, retrieval, zero_shot_classifier, zeroshot
+from minclip.probe import probe_features
 from minclip.zeroshot import CHUNK, accuracy, encode_images, encode_pictures, encode_texts, evaluating
 
 NAMES = ["a cat", "two dogs", "no fox"]
@@ -78,6 +79,32 @@ def test_a_model_is_left_in_the_mode_it_was_in(tiny):
         assert tiny.training is training
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_in_training_encodes_as_one_in_use(training, tokenizer):
+    torch.manual_seed(0)
+    model = CLIP(CLIPConfig(8, 32, (1, 1, 1, 1), 4, None, 16, tokenizer.vocab_size, 16, 2, 1, vision_heads=2))
+    model.ln_final = torch.nn.Sequential(model.ln_final, torch.nn.Dropout(0.5))
+    images = torch.randn(6, 3, 32, 32)
+    model.eval()
+    with torch.no_grad():
+        expected = model.encode_image(images), model.encode_text(tokenizer(NAMES)), model.visual.features(images)
+    model.train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # BatchNorm's averages, too
+    found = encode_images(model, images), encode_texts(model, tokenizer, NAMES)
+    found += (torch.from_numpy(probe_features(model, images)),)
+    for mine, its in zip(found, expected):
+        torch.testing.assert_close(mine, its)
+        assert not mine.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training is training
+
+
+def test_features_of_a_model_in_half_precision_are_float32(tiny, tokenizer):
+    tiny = tiny.bfloat16()
+    assert encode_texts(tiny, tokenizer, NAMES).dtype == torch.float32
+    assert encode_images(tiny, torch.rand(2, 3, 32, 32).bfloat16()).dtype == torch.float32
+
+
 def test_accuracy_of_a_known_case():
     classifier = torch.eye(3)
     features = torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.9, 0.5], [0.5, 0.1, 0.9], [0.9, 0.5, 0.1]])
@@ -85,8 +112,9 @@ def test_accuracy_of_a_known_case():
     assert accuracy(features, classifier, labels) == 0.5
     assert accuracy(features, classifier, labels, top=2) == 0.75
     assert accuracy(features, classifier, labels, top=9) == 1.0
-    with pytest.raises(MinclipError, match="NaN"):
-        accuracy(features * math.nan, classifier, labels)
+    for broken in (math.nan, math.inf):
+        with pytest.raises(MinclipError, match="NaN or infinity"):
+            accuracy(torch.full((4, 3), broken), classifier, labels)
 
 
 def test_pictures_in_chunks_are_pictures_at_once(tiny):
@@ -121,6 +149,11 @@ def test_retrieval_of_known_cases():
     assert shifted["image_to_text_R@1"] == 0
     same = retrieval(torch.ones(20, 4), torch.ones(20, 4))  # a model that has collapsed finds nothing
     assert same["image_to_text_R@1"] == 0 and same["text_to_image_R@5"] == 0
+    twins = torch.eye(4)[[0, 0, 1, 2]]  # two alike: each is half a place behind the first, as is expected
+    assert retrieval(twins, twins, ks=(1,)) == {"image_to_text_R@1": 1.0, "text_to_image_R@1": 1.0}
+    triplets = torch.eye(4)[[0, 0, 0, 1]]  # three alike: a whole place behind
+    found = retrieval(triplets, triplets, ks=(1, 2))
+    assert found["image_to_text_R@1"] == 0.25 and found["image_to_text_R@2"] == 1.0
 
 
 @pytest.mark.parametrize(
