@@ -177,3 +177,11 @@ def test_a_short_run_of_all_of_them_is_told_and_drawn(atlas, monkeypatch, tmp_pa
     assert all(name in text for name in MISTAKES) and "50.0%, 25.0%" in text
     broken_clips.plot(results)
     plt.close("all")
+
+
+def test_a_loss_a_little_above_or_below_ln_n_accuses_nobody_in_particular():
+    guessing = math.log(broken_clips.BATCH)
+    records = [
+        {"loss": loss, "logit_scale": scale} for loss, scale in ((1.5 * guessing, 14.3), (0.95 * guessing, 13.0))
+    ]
+    assert broken_clips.suspects(records) >= {"soft targets", "GELU for QuickGELU"}

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import minclip
+from minclip.checkpoint import CHECKPOINT
+from minclip.data.glyphs import load_atlas
+from minclip.data.painting import GlyphPairs
 from minclip.data.tasks import Task
 from minclip.experiments import common, prompts
 
@@ -102,3 +106,59 @@ def test_what_the_readme_tells_was_recorded(path):
     readme = (ROOT / "README.md").read_text()
     for row in recorded["claims"]:
         assert f"| {row['claim']} | {row['paper']} | {row['measured']} | `{path.stem}` |" in readme
+
+
+def test_times_is_the_geometric_mean():
+    assert common.times([1.0, 4.0]) == "2.0 (1.0 to 4.0)" and common.times([3.0]) == "3.0"
+
+
+def test_runs_are_kept_by_kind_and_go_on_where_they_were_killed(tmp_path, monkeypatch):
+    resumed = []
+    monkeypatch.setattr(
+        common,
+        "train_on_pairs",
+        lambda preset, pairs, captions, run, device, resume: (
+            resumed.append(resume) or minclip.save(*minclip.load("glyphs-vit"), run)
+        ),
+    )
+    monkeypatch.setattr(common, "captions_to_read", lambda pairs, seed: [])
+    preset, setting = common.find_preset("cpu"), common.Setting(runs=tmp_path)
+    assert common.run_folder(preset, setting, "a") != common.run_folder(preset, setting, "b")
+    folder = common.run_folder(preset, setting, "a")
+    folder.mkdir(parents=True)
+    (folder / CHECKPOINT).write_bytes(b"of a run that was killed")
+    for kind in ("a", "b", "a"):
+        common.trained_on(None, preset, kind, setting)
+    assert resumed == [True, False]  # and the third was there
+
+
+def test_ways_of_naming():
+    assert prompts.last_words("greek small letter alpha") == "alpha" and prompts.last_words("digit one") == "one"
+    assert prompts.turned_round("greek small letter alpha") == "alpha greek small letter"
+    assert prompts.TEMPLATES["one template"] == ("the character {}",)
+    many = prompts.many_templates()
+    assert len(many) == len(set(many)) == 22 and {"{}", "bold {}", "bold italic {} in stix"} <= set(many)
+
+
+def test_wordy_models_never_saw_a_bare_name(monkeypatch):
+    monkeypatch.setattr(prompts, "trained_model", lambda preset, seed, setting: (preset, seed))
+    (preset, _), (_, second) = prompts.wordy_models(common.Setting("quick", 2))
+    captions = GlyphPairs(load_atlas().training(), preset.paint).captions(500)
+    assert second == 1 and not set(captions) & set(load_atlas().name)
+
+
+def test_other_names_are_compared_in_the_same_wordings(monkeypatch):
+    asked = []
+    monkeypatch.setattr(prompts, "encode_images", lambda *_: None)
+    monkeypatch.setattr(prompts, "preprocess", lambda *_: None)
+    monkeypatch.setattr(
+        prompts,
+        "task_accuracy",
+        lambda model, tokenizer, features, task, names, templates: asked.append((tuple(names), templates)) or 0.5,
+    )
+    task = Task("two", np.zeros((2, 2, 2, 3), np.uint8), np.arange(2), ["digit one", "digit two"], ("{}",), "")
+    found = prompts.measure(SimpleNamespace(config=None), None, {"two": task})
+    by_way = dict(zip(found, asked))
+    assert by_way["three templates"] == (("digit one", "digit two"), prompts.PLAIN)
+    assert by_way["last words"] == (("one", "two"), prompts.PLAIN) and by_way["in capitals"][1] == prompts.PLAIN
+    assert sorted(by_way["names exchanged"][0]) == task.class_names and by_way["names exchanged"][1] == prompts.PLAIN

@@ -24,6 +24,7 @@ from minclip.data.glyphs import (
     Atlas,
     ceiling,
     character_name,
+    folder_fonts,
     load_atlas,
     load_font,
     read_faces,
@@ -345,3 +346,35 @@ def test_to_dataset(atlas, tmp_path, monkeypatch):
         assert (np.asarray(row["image"]) == few.pictures()[i]).all()
         assert (row["caption"], row["character"], row["script"]) == ("digit two", "2", "Common")
         assert row["typeface"] == few.faces[few.face[i]].typeface and row["style"] == few.faces[few.face[i]].style
+
+
+def test_colours_follow_their_rows():
+    ink = np.full((3, 4, 4), 255, np.uint8)
+    own = {0: np.full((4, 4, 3), 50, np.uint8), 2: np.full((4, 4, 3), 200, np.uint8)}
+    atlas = Atlas(ink, np.array([65, 66, 67]), np.zeros(3, int), [], own, {})
+    some = atlas.select(np.array([2, 1]))
+    assert list(some.colour) == [0] and (some.pictures()[0] == 200).all() and not some.pictures()[1].any()
+
+
+def test_a_semibold_face_is_called_bold(tmp_path):
+    path = write_font(tmp_path / "Semi.ttf", {ord("A"): "A"}, {"A": (0, 0, 500, 700)})
+    for weight, called in ((500, "regular"), (600, "bold"), (700, "bold")):
+        font = TTFont(path)
+        font["OS/2"].usWeightClass = weight
+        font.save(tmp_path / f"{weight}.ttf")
+        ((face, _),) = read_faces(tmp_path / f"{weight}.ttf")
+        assert face.style == called
+
+
+def test_a_blank_among_coloured_glyphs_is_passed_over(tmp_path):
+    shapes = {"grin": (0, 0, 900, 900), "disc": (0, 0, 900, 900), "blank": (0, 0, 0, 0)}
+    font = write_font(
+        tmp_path / "Emoji.ttf", {GRIN: "grin", ord(" "): "blank"}, shapes, {"grin": [("disc", 0)]}, [(1, 0, 0, 1)]
+    )
+    assert set(rendered(font)) == {chr(GRIN)}
+
+
+def test_fonts_are_read_in_the_order_of_their_names(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("b.ttf", "a.ttf", "c.otf")]
+    monkeypatch.setattr(type(tmp_path), "rglob", lambda folder, pattern: iter(paths))
+    assert [path.name for path in folder_fonts(tmp_path)] == ["a.ttf", "b.ttf", "c.otf"]

@@ -21,6 +21,7 @@ from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError, TrainConfig, 
 from minclip.data.decoding import Decoder, PictureCache, decode, run_decoder, shrink
 from minclip.data.hub import load_pairs, load_pictures
 from minclip.data.images import normalize, resize_and_crop
+from minclip.data.sources import _kind, _obvious, captions_of, find_columns, format_in, told
 
 COUNT, RESOLUTION = 12, 16
 CAPTIONS = [f"picture number {i}" for i in range(COUNT)]
@@ -478,3 +479,32 @@ def test_real_pictures_load_whole():
     drawn = {caption for _, captions in islice(photographs.batches(26), 10) for caption in captions}
     assert len(photographs) == 26 and len(drawn) > 5 * 26 / 2 and photographs.cache.pixels.float().std() > 30
     assert all(a != b for a, b in pairwise(sorted(drawn)))
+
+
+def test_a_picture_without_a_label_has_no_caption():
+    names = ("cat", "big_dog")
+    assert [captions_of(k, names) for k in (-1, 0, 1, 2)] == [[], ["cat"], ["big dog"], []]
+    assert captions_of(None, names) == captions_of(["", " "], None) == captions_of(3, None) == []
+
+
+def test_of_columns_alike_the_first_and_of_errors_the_first_cause():
+    assert _obvious(["Caption", "caption", "note"], ("caption",)) == "Caption"
+    complaint = "It failed. OSError: the cable. Look there."
+    with pytest.raises(MinclipError, match=complaint), told("It failed", "Look there"):
+        raise RuntimeError("something went wrong") from OSError("the cable")
+
+
+def test_a_list_of_numbers_is_no_label():
+    assert _kind(datasets.Value("int64")) == "number" != _kind(datasets.Sequence(datasets.Value("int64")))
+
+
+def test_the_words_beside_a_picture_are_not_the_format(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a\n")
+    assert format_in(tmp_path) == "imagefolder"
+
+
+def test_numbers_are_no_captions():
+    features = {"image": datasets.Image(), "size": datasets.Value("int64")}
+    with pytest.raises(MinclipError, match="obviously holds captions"):
+        find_columns(features, "it", None, None, with_numbers=False)
+    assert find_columns(features, "it", None, None, with_numbers=True).text == "size"

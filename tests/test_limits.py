@@ -1,5 +1,7 @@
 """What the experiments on limits measure, where the answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -223,3 +225,63 @@ def test_each_runs_from_end_to_end_and_draws(atlas, tiny, tokenizer, monkeypatch
         plots.write(module.plot, results, tmp_path / "picture.png")
         assert (tmp_path / "picture.png").stat().st_size > 10_000
         (tmp_path / "picture.png").unlink()
+
+
+def test_only_scripts_with_names_enough_are_told_and_what_is_right_counts(atlas, monkeypatch):
+    unseen = atlas.unseen_names()
+    right = np.isin(unseen.script, ["Greek", "Lao"])
+    monkeypatch.setattr(
+        bias,
+        "evaluate_task",
+        lambda model, tokenizer, task: SimpleNamespace(predicted=np.where(right, task.labels, -1), task=task),
+    )
+    names = {script: len(np.unique(unseen.name[unseen.script == script])) for script in np.unique(unseen.script)}
+    monkeypatch.setattr(bias, "FEWEST", names["Lao"])  # just enough
+    accuracy = bias.accuracy_by_script(None, None, atlas)
+    expected = {script for script in names if names[script] >= names["Lao"] and script not in ("Common", "Inherited")}
+    assert set(accuracy) == expected and accuracy["Greek"] == accuracy["Lao"] == 1.0 and accuracy["Latin"] == 0.0
+
+
+def test_a_planted_ink_has_nothing_to_do_with_the_face_or_the_wording(atlas):
+    letters = atlas.training().select(np.isin(atlas.training().script, list(bias.PLANTED)))
+    pairs = bias.PlantedPairs(letters, Paint(coloured=0.0), bias.PLANTED, 0.5)
+    _, ink, _, uniforms = pairs.draw(4000, 0, 0)
+    planted = ink != list(COLOURS).index("black")
+    for used in range(13):
+        assert abs(np.corrcoef(planted, uniforms[:, used])[0, 1]) < 0.06, used
+
+
+def test_a_word_twice_in_a_name_is_one_name():
+    assert boundaries.rarest_word(["dot"], ["dot with dot", "dot"]).tolist() == [2]
+
+
+def test_domains_are_drawn_in_the_faces_they_name(atlas, monkeypatch):
+    painted = {}
+    monkeypatch.setattr(
+        boundaries, "painted_task", lambda name, glyphs, *how: painted.setdefault((name, how[-1]), glyphs)
+    )
+    monkeypatch.setattr(boundaries, "outlined", lambda glyphs: glyphs)
+    boundaries.digit_domains(atlas, 3)
+    held_out = {name: set(glyphs.of_faces("unseen")) for (name, _), glyphs in painted.items()}
+    assert held_out == {"print": {False}, "held out": {True}, "outlines": {False}}
+    assert {seed for name, seed in painted if name == "print"} == {6, 7}
+
+
+def test_a_tie_with_another_class_is_no_success():
+    like = torch.zeros(12, 12).fill_diagonal_(-1)
+    task = Task("even", np.zeros((12, 2, 2, 3), np.uint8), np.arange(12), [f"name {k}" for k in range(12)], ("{}",), "")
+    bins = fine_grained.accuracy_by_likeness(boundaries.TaskResult(task, torch.zeros(12, 12)), like)
+    assert all(right == 0 for _, right in bins)
+
+
+def test_both_halves_must_be_right(atlas, tiny, monkeypatch):
+    """Features that hold the pips of the first half alone."""
+    task = fine_grained.tasks_of(atlas)["dominoes"]
+    tile_of = {picture.tobytes(): name for picture, name in zip(atlas.pictures(), atlas.name)}
+    monkeypatch.setattr(fine_grained, "preprocess", lambda pictures, config: pictures)
+
+    def first_half(model, pictures):
+        return np.eye(7)[[fine_grained.pips_of(tile_of[picture.tobytes()])[0] for picture in pictures]]
+
+    monkeypatch.setattr(fine_grained, "probe_features", first_half)
+    assert fine_grained.counted_by_probe(tiny, task, atlas, seed=0) < 0.35

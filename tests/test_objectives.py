@@ -3,14 +3,17 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
-from minclip.data.tasks import Task
+from minclip import baselines
+from minclip.data.tasks import Task, glyph_tasks
 from minclip.experiments import objectives
 from minclip.experiments.common import Setting
 
@@ -92,3 +95,25 @@ def test_the_quick_scale_takes_what_the_recorded_sweep_chose():
         best = max(swept, key=lambda run: run["accuracy"])
         assert (best["lr"], best["vocabulary"]) == (lr, vocabulary)
         assert min(run["lr"] for run in swept) < lr < max(run["lr"] for run in swept)  # not at the edge of the sweep
+
+
+def test_some_names_keep_their_pictures(atlas):
+    whole = glyph_tasks(atlas)["latin-small-letters"]
+    some = objectives.some_names(whole, names=7, pictures=2)
+    assert len(some.class_names) == 7 and np.bincount(some.labels).tolist() == [2] * 7
+    for image, label in zip(some.images, some.labels):
+        own = whole.images[whole.labels == whole.class_names.index(some.class_names[label])]
+        assert (own == image).all(axis=(1, 2, 3)).any()
+
+
+def test_log_probabilities_are_divided_by_the_tokens_of_each_name(tokenizer):
+    task = Task("two", np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, int), ["black chess knight", "a"], ("{}",), "")
+    long, short = tokenizer(task.class_names).argmax(dim=1).tolist()
+    objective = replace(objectives.OBJECTIVES[objectives.CAPTIONING])
+    model = SimpleNamespace(logit_scale=torch.zeros(()), config=SimpleNamespace(image_resolution=32))
+    patched = pytest.MonkeyPatch()
+    with patched.context() as patch:  # the long name is likelier a token, the short one as a whole
+        scores = lambda *_: torch.tensor([[-1.0 * long, -2.0 * short]])  # noqa: E731
+        patch.setattr(baselines, "caption_scores", scores)
+        found = objectives.accuracies(replace(objective, scores=scores), model, tokenizer, task)
+    assert -2.0 * short > -1.0 * long and found == {"whole": 0.0, "per token": 1.0}

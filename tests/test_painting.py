@@ -184,3 +184,74 @@ def test_paint_that_cannot_be(mistake):
 def test_no_glyph_no_pairs(atlas):
     with pytest.raises(MinclipError, match="no glyph"):
         GlyphPairs(atlas.select(np.zeros(len(atlas), bool)))
+
+
+def bar_pairs(**paint) -> GlyphPairs:
+    """One glyph: a lying bar, 16 x 4 pixels in the middle of 32."""
+    ink = np.zeros((1, 32, 32), np.uint8)
+    ink[:, 14:18, 8:24] = 255
+    calm = dict(rotation=0, zoom=0, shift=0, noise=0, coloured=0, described=0) | paint
+    return GlyphPairs(
+        Atlas(ink, np.array([65]), np.zeros(1, int), [Face("", 0, "Sans", "regular", "upright", "")], {}, {}),
+        Paint(**calm),
+    )
+
+
+def moments(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of the ink: area, centre and angle of the long axis in degrees, counter-clockwise, of each picture."""
+    ink, place = 1 - images[:, 0].double(), torch.arange(32.0, dtype=torch.double) - 15.5
+    area = ink.sum((1, 2))
+    x, y = (ink.sum(1) @ place) / area, (ink.sum(2) @ place) / area
+    dx, dy = place[None, None] - x[:, None, None], place[None, :, None] - y[:, None, None]
+    xx, yy, xy = ((ink * a * b).sum((1, 2)) / area for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    return area, x, y, -torch.rad2deg(torch.atan2(2 * xy, xx - yy)) / 2
+
+
+def test_turns_are_in_degrees_either_way_and_turns_alone():
+    area, x, y, angle = moments(bar_pairs(rotation=30).batch(400)[0])
+    assert 28 < angle.max() < 30.5 and -30.5 < angle.min() < -28 and abs(angle.mean()) < 2
+    torch.testing.assert_close(area, torch.full_like(area, 64), rtol=0.03, atol=0)  # neither sheared nor scaled
+    assert max(x.abs().max(), y.abs().max()) < 0.1
+
+
+def test_a_zoom_is_a_factor_either_way():
+    area, *_, angle = moments(bar_pairs(zoom=0.5).batch(400)[0])
+    factor = (area / 64).sqrt()
+    assert 1.45 < factor.max() < 1.52 and 0.62 < factor.min() < 0.69 and angle.abs().max() < 0.1
+    assert factor.log().mean().abs() < 0.03  # as often larger as smaller
+
+
+def test_a_shift_goes_as_far_as_asked():
+    _, x, y, _ = moments(bar_pairs(shift=0.1).batch(400)[0])
+    for moved in (x, y):
+        assert 3.1 < moved.max() <= 3.21 and -3.21 <= moved.min() < -3.1
+
+
+CAPTIONS_OF_5_1000 = [
+    "regular latin capital letter a in sans",
+    "regular latin capital letter a in sans",
+    "latin capital letter a",
+]
+
+
+ROWS_OF_5_1000 = [
+    [0.9757, 0.975, 0.4779, 0.9703, 0.9764, 0.9782],
+    [0.9589, 0.5856, 0.9707, 0.957, 0.9618, 0.9557],
+    [0.232, 0.3278, 0.3744, 0.2307, 0.2251, 0.2319],
+]
+
+
+def test_the_stream_is_the_one_that_results_were_recorded_with():
+    """Checkpoints resume and recorded figures repeat only if (seed, place) go on giving the same pictures."""
+    pairs = bar_pairs(rotation=20, zoom=0.3, shift=0.1, noise=0.1, coloured=0.5, described=0.5)
+    images, captions = pairs.batch(3, seed=5, start=1000)
+    assert captions == CAPTIONS_OF_5_1000
+    torch.testing.assert_close(images.mean((1, 3))[:, 11::4], torch.tensor(ROWS_OF_5_1000), atol=1e-3, rtol=0)
+
+
+def test_faces_of_a_name_stand_in_the_atlas_order_and_epochs_are_the_seeds_own(atlas):
+    pairs = GlyphPairs(atlas.training())
+    of_row = np.repeat(np.arange(len(pairs)), pairs.count)
+    assert (np.diff(pairs.rows)[np.diff(of_row) == 0] > 0).all()
+    second = pairs.atlas.name[pairs.draw(200, 0, len(pairs))[0]]
+    assert (second != pairs.atlas.name[pairs.draw(200, 1, 0)[0]]).mean() > 0.9

@@ -174,3 +174,35 @@ def test_a_thread_and_a_single_pixel_fit_too():
 def test_bad_pictures_get_one_sentence(images, said):
     with pytest.raises(MinclipError, match=said):
         preprocess(images, CONFIG)
+
+
+def test_the_constants_are_openais():
+    assert MEAN == (0.48145466, 0.4578275, 0.40821073) and STD == (0.26862954, 0.26130258, 0.27577711)
+
+
+def test_whole_numbers_of_32_bits_are_scaled_and_what_is_below_0_is_black():
+    assert np.asarray(to_rgb(Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.int32))))[0, :, 0].tolist() == [
+        0,
+        128,
+        255,
+    ]
+    below = Image.fromarray(np.array([[-50.0, 0, 255]], dtype=np.float32))
+    assert np.asarray(to_rgb(below))[0, :, 0].tolist() == [0, 0, 255]
+
+
+def test_negative_floats_are_refused_none_are_none_and_arrays_may_have_alpha():
+    with pytest.raises(MinclipError, match="expected \\[0, 1\\]"):
+        preprocess(torch.full((1, 3, 16, 16), -0.5), CONFIG)
+    assert preprocess(torch.zeros(0, 3, 16, 16), CONFIG).shape == (0, 3, 16, 16)
+    clear = preprocess(np.zeros((16, 16, 4), np.uint8), CONFIG)
+    torch.testing.assert_close(clear, preprocess(np.full((16, 16, 3), 255, np.uint8), CONFIG))
+
+
+def test_a_thread_is_never_resized_to_a_gigantic_strip(monkeypatch):
+    sizes, resize = [], Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *how, **more: sizes.append(size) or resize(self, size, *how, **more)
+    )
+    for size in ((1, 5000), (5000, 1)):
+        assert resize_and_crop(noise(*size), 16).shape == (16, 16, 3)
+    assert max(width * height for width, height in sizes) <= 64 * 16**2

@@ -1,7 +1,9 @@
 """Other people's weights: the same features from the same tensors, exact round trips, and nothing unpickled."""
 
 import json
+import os
 import pickle
+import shutil
 import warnings
 import zipfile
 
@@ -16,7 +18,21 @@ from PIL import Image
 import minclip
 from minclip import CLIP, CLIPConfig, CLIPTokenizer, MinclipError
 from minclip.checkpoint import write_checkpoint
-from minclip.pretrained import from_openai, from_transformers, load, read_weights, save, to_transformers
+from minclip.pretrained import (
+    check_preprocessing,
+    from_openai,
+    from_transformers,
+    load,
+    read_weights,
+    save,
+    to_transformers,
+)  # fmt: skip
+from minclip.transformers_weights import (
+    from_transformers_config,
+    from_transformers_state,
+    to_transformers_config,
+    to_transformers_state,
+)  # fmt: skip
 
 TINY = dict(
     embed_dim=24, image_resolution=32, vision_layers=2, vision_width=64, vision_patch_size=8, context_length=16,
@@ -368,15 +384,6 @@ def test_openais_archive_loads_without_its_code(archive, tokenizer, tmp_path):
     assert loaded.logit_scale.dtype == torch.float32
 
 
-def test_an_archive_that_names_foreign_code_is_refused(archive, tmp_path):
-    path, _ = archive
-    evil = pickle.dumps(print, protocol=2)
-    target = tmp_path / "evil.pt"
-    rewritten(path, target, lambda name, data: evil if name.endswith("data.pkl") else data)
-    with pytest.raises(MinclipError, match=r"refers to .*print.*safetensors"):
-        load(target)
-
-
 # --- save and load --------------------------------------------------------------------------------
 
 
@@ -605,3 +612,91 @@ def test_a_configuration_that_does_not_fit_is_refused(change, tokenizer, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(MinclipError):
         load(tmp_path)
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_one_before(tokenizer, tmp_path, monkeypatch):
+    sizes = TINY | dict(vocab_size=tokenizer.vocab_size)
+    save(CLIP(CLIPConfig(**sizes)), tokenizer, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MinclipError, match="No space left on device"):
+        save(shaken(CLIP(CLIPConfig(**sizes))), tokenizer, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("preprocessor_config.json", {"image_std": [0.5, 0.5, 0.5]}),
+        ("processor_config.json", {"image_processor": {"image_mean": [0.5, 0.5, 0.5]}}),  # since transformers 5
+        ("open_clip_config.json", {"preprocess_cfg": {"std": [0.5, 0.5, 0.5]}}),
+    ],
+)
+def test_another_normalisation_is_refused_wherever_it_stands(file, content, tmp_path):
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(MinclipError, match="normalised with"):
+        check_preprocessing(tmp_path)
+
+
+def test_load_prefers_what_was_said_and_what_was_saved_last(tokenizer, tmp_path):
+    sizes = TINY | dict(vocab_size=tokenizer.vocab_size)
+    model, other = (shaken(CLIP(CLIPConfig(**sizes)), seed) for seed in (0, 1))
+    saved_checkpoint(tmp_path, other, tokenizer)
+    save(model, tokenizer, tmp_path)
+    assert_same_weights(load(tmp_path)[0], model)  # not the run's checkpoint
+    folder = tmp_path / "open_clip"
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    (folder / "tokenizer.json").write_text(tokenizer.to_json())
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": False}}))
+    for said in (None, False, True):
+        assert load(folder, quick_gelu=said)[0].config.quick_gelu is bool(said)
+
+
+def test_a_folder_whose_tokenizer_is_too_big_is_refused(tokenizer, tmp_path):
+    save(CLIP(CLIPConfig(**TINY | dict(vocab_size=tokenizer.vocab_size))), tokenizer, tmp_path)
+    bigger = minclip.CLIPTokenizer.train(["a black chess knight", "greek small letter alpha with psili"] * 9, 999, 16)
+    assert bigger.vocab_size > tokenizer.vocab_size
+    (tmp_path / "tokenizer.json").write_text(bigger.to_json())
+    with pytest.raises(MinclipError, match="do not belong together"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("foreign", [print, shutil.rmtree, np.frombuffer], ids=lambda foreign: foreign.__name__)
+def test_an_archive_that_names_foreign_code_is_refused(foreign, archive, tmp_path):
+    evil = pickle.dumps(foreign, protocol=2)
+    rewritten(archive[0], tmp_path / "evil.pt", lambda name, data: evil if name.endswith("data.pkl") else data)
+    with pytest.raises(MinclipError, match=rf"refers to .*{foreign.__name__}.*safetensors"):
+        load(tmp_path / "evil.pt")
+
+
+def test_narrow_encoders_have_one_head():
+    narrow = CLIP(CLIPConfig(**TINY | dict(vision_width=32, transformer_width=32, vision_heads=1)))
+    loaded = from_openai(narrow.state_dict()).config
+    assert (loaded.image_heads, loaded.transformer_heads) == (1, 1)
+
+
+def test_what_older_configurations_say_a_second_time_wins_and_colours_are_three():
+    model = CLIP(CLIPConfig(**TINY))
+    config = to_transformers_config(model.config)
+    twice = config | {
+        "text_config_dict": {"hidden_act": "quick_gelu"},
+        "vision_config_dict": {"hidden_act": "quick_gelu"},
+    }
+    assert from_transformers_state(to_transformers_state(model), twice).config.quick_gelu
+    config["vision_config"]["num_channels"] = 1
+    with pytest.raises(MinclipError, match="num_channels in vision_config is 1"):
+        from_transformers_config(config)
+
+
+def test_what_a_configuration_leaves_out_is_as_in_vit_b_32():
+    assert from_transformers_config({"model_type": "clip"}) == CLIPConfig(quick_gelu=True)
+    assert from_transformers_config({"model_type": "clip", "projection_dim": 768}).embed_dim == 768
+
+
+def test_a_model_for_transformers_is_in_evaluation_mode():
+    assert not minclip.pretrained.to_transformers(CLIP(CLIPConfig(**TINY))).training

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 import torch
+import torch.nn.functional as F
 
 from minclip import MinclipError, contrastive_loss
 from minclip.data.glyphs import load_atlas
@@ -109,3 +110,30 @@ def test_the_experiment_end_to_end_and_again_from_what_it_kept(tmp_path, monkeyp
     assert "R@1 of 128" in pretraining.as_text(results)
     pretraining.plot(results)
     plt.close("all")
+
+
+def test_recall_is_among_the_first_n_and_the_mean_of_both_ways(monkeypatch):
+    images, texts = torch.eye(64), torch.eye(64)
+    texts[0] = F.normalize(torch.ones(64), dim=0)  # a caption that is near to all pictures, and nearest to none
+    images[40] = images[1]  # a double, outside of the first 32
+    monkeypatch.setattr(pretraining, "preprocess", lambda some, config: some)
+    monkeypatch.setattr(pretraining, "encode_images", lambda *_: images)
+    monkeypatch.setattr(pretraining, "encode_texts", lambda *_: texts)
+    monkeypatch.setattr(pretraining, "evaluate_tasks", lambda *_: {})
+    found = pretraining.look(SimpleNamespace(config=None), None, None, [""] * 64, {})["candidates"]
+    for n in (32, 64):
+        recalls = retrieval(images[:n], texts[:n], ks=(1,))
+        assert len(set(recalls.values())) == 2 or n == 32
+        assert found[n] == pytest.approx(sum(recalls.values()) / 2)
+    assert found[32] > found[64]
+
+
+def test_the_share_of_the_machine_that_is_used(monkeypatch):
+    counted = iter([1000.0, 16.0 * 32**2])  # of the encoders for 32 pairs; of the loss for 32 squared
+    monkeypatch.setattr(pretraining, "flops", lambda step: next(counted))
+    monkeypatch.setattr(pretraining, "seconds", lambda step, device: 0.5)
+    monkeypatch.setattr(pretraining, "peak_memory", lambda step, device: step() or 0.25)
+    monkeypatch.setattr(pretraining, "matmul_peak", lambda *_: 1e6)
+    found = pretraining.whole_step(common.find_preset("cpu"), torch.device("cpu"), 32)
+    assert found["flops_of_loss"] == 16 * 32**2 and found["flops"] == 1000 + 16 * 32**2
+    assert found["utilisation"] == pytest.approx((1000 + 16 * 32**2) / 0.5 / 1e6) and found["gib"] == 0.25

@@ -91,3 +91,20 @@ def test_the_experiment_runs_and_draws(monkeypatch, tmp_path):
     assert "chess" in probes.as_text(results)
     plots.write(probes.plot, results, tmp_path / "probes.png")
     assert (tmp_path / "probes.png").stat().st_size > 10_000
+
+
+def test_shots_are_drawn_at_random_from_a_class():
+    labels = np.repeat([0, 1, 2], 50)
+    rows = probes.few(labels, 1, 8, np.random.default_rng(0))
+    assert len(set(rows)) == 8 and set(labels[rows]) == {1} and rows.max() - rows.min() > 8
+    assert not np.array_equal(rows, probes.few(labels, 1, 8, np.random.default_rng(1)))
+
+
+def test_without_unknown_classes_each_picture_keeps_its_name(atlas):
+    task = glyph_tasks(atlas)["dice"]
+    known = np.array([True, False, True, True, False, True])
+    some = probes.among(task, known)
+    assert some.class_names == [name for name, is_known in zip(task.class_names, known) if is_known]
+    kept = known[task.labels]
+    assert np.array_equal(np.array(some.class_names)[some.labels], np.array(task.class_names)[task.labels[kept]])
+    assert (some.images == task.images[kept]).all()

@@ -1,16 +1,20 @@
 """Effective robustness is found where it was planted, and shifts change what they say and nothing else."""
 
+import math
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from minclip import plots
+from minclip import plots, supervised
 from minclip.data import shifts
+from minclip.data.images import MEAN, STD
 from minclip.data.tasks import Task
 from minclip.errors import MinclipError
 from minclip.experiments import robustness as experiment
 from minclip.experiments.common import Setting
-from minclip.robustness import effective_robustness, expit, fit_line, gap_closed, logit, shifted_accuracy
+from minclip.robustness import Line, effective_robustness, expit, fit_line, gap_closed, logit, shifted_accuracy
 from minclip.supervised import SupervisedClassifier, classify, fit_classifier
 from minclip.train import TrainConfig
 
@@ -148,3 +152,129 @@ def test_the_experiment_runs_and_draws(monkeypatch, tmp_path):
     assert "new-typeface" in experiment.as_text(results)
     plots.write(experiment.plot, results, tmp_path / "robustness.png")
     assert (tmp_path / "robustness.png").stat().st_size > 10_000
+
+
+def test_ends_of_the_axes_and_accuracies_that_are_none():
+    assert logit(1.0) == pytest.approx(np.log(999.5 / 0.5))
+    for wrong in (-0.1, math.nan):
+        with pytest.raises(MinclipError, match=r"in \[0, 1\]"):
+            logit(wrong)
+    with pytest.raises(MinclipError, match="accuracies of shape"):
+        fit_line([0.5, 0.6], [0.2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gap_closed(0.5, 0.4, Line(1.0, 0.0)) == -math.inf  # nobody else falls
+
+
+class Recorder(torch.nn.Module):
+    """Notes which pictures it is shown: picture k is of grey level k."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.seen = torch.nn.Linear(1, 2), []
+
+    def forward(self, images):
+        level = images[:, 0, 0, :1] * STD[0] + MEAN[0]
+        self.seen += (255 * level[:, 0]).round().int().tolist()
+        return self.head(level)
+
+
+def order_of(seed: int) -> list[list[int]]:
+    model, images = Recorder(), torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).expand(10, 3, 2, 2)
+    fit_classifier(model, images, torch.arange(10) % 2, TrainConfig(images_seen=30, batch_size=5, seed=seed))
+    return [model.seen[:10], model.seen[10:20], model.seen[20:]]
+
+
+def test_pictures_go_round_reshuffled_by_the_seed_alone():
+    rounds = order_of(seed=1)
+    assert all(sorted(some) == list(range(10)) != some for some in rounds) and rounds[0] != rounds[1]
+    torch.rand(1)
+    assert order_of(seed=1) == rounds and order_of(seed=2) != rounds
+
+
+def test_a_step_is_the_schedules_and_no_longer_than_the_gradient_may_be(monkeypatch):
+    monkeypatch.setattr(
+        supervised, "make_optimizer", lambda model, config: torch.optim.SGD(model.parameters(), lr=99.0)
+    )
+    model = SupervisedClassifier(3, width=4)
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    config = TrainConfig(images_seen=6, batch_size=6, lr=2.0, warmup=0, clip_grad=1e-2)
+    fit_classifier(model, torch.rand(6, 3, 32, 32), torch.arange(6) % 3, config)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(2.0 * 1e-2, rel=0.01)
+    assert not model.training
+
+
+def test_a_picture_is_classified_by_itself():
+    model, images = SupervisedClassifier(3, width=4), torch.rand(6, 3, 32, 32)
+    for training in (True, False):
+        torch.testing.assert_close(classify(model.train(training), images)[:1], classify(model, images[:1]))
+        assert model.training is training
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(MinclipError, match="0 pictures"):
+        fit_classifier(
+            SupervisedClassifier(3, width=4), torch.zeros(0, 3, 32, 32), torch.zeros(0).long(), TrainConfig()
+        )
+
+
+@pytest.mark.parametrize("kind", ["blur", "contrast"])
+def test_a_corruption_stays_in_its_picture_and_its_channel(atlas, kind):
+    home = shifts.benchmark(atlas, each=1)[1].select(slice(4))
+    home.images[..., 1:] = 255  # red alone shows the glyph
+    together = shifts.corrupted(home, kind, 5).images
+    for k in range(4):
+        assert (shifts.corrupted(home.select([k]), kind, 5).images[0] == together[k]).all()
+    assert (together[..., 1] == together[..., 2]).all() and np.ptp(together[..., 1]) == 0
+
+
+def test_contrast_draws_towards_grey_and_noise_does_not_wrap(atlas):
+    some = shifts.benchmark(atlas, each=1)[1].select(slice(0, 992, 10))
+    before = some.images.astype(int)
+    pale = shifts.corrupted(some, "contrast", 5).images
+    assert set(pale[before == 255].tolist()) == {147} and set(pale[before == 0].tolist()) == {
+        108
+    }  # 127.5 +- 0.15 of it
+    noisy = shifts.corrupted(some, "noise", 1).images.astype(int)
+    assert np.abs(noisy - before).max() < 6 * 0.1 * 255
+
+
+def test_patches_reach_every_edge_and_strengths_have_noise_of_their_own(atlas):
+    some = shifts.benchmark(atlas, each=1)[1].select(slice(0, 992, 2))
+    for strength in (1, 5):
+        changed = (shifts.corrupted(some, "patch", strength).images != some.images).any(-1)
+        assert changed[:, 0].any() and changed[:, -1].any() and changed[:, :, 0].any() and changed[:, :, -1].any()
+    grey = Task("grey", np.full((8, 32, 32, 3), 128, np.uint8), np.arange(8), list("abcdefgh"), ("{}",), "")
+    one, two = (shifts.corrupted(grey, "noise", s).images.astype(float).ravel() for s in (1, 2))
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("strength", [0, -1, 6])
+def test_no_other_strength(strength):
+    grey = Task("grey", np.full((1, 32, 32, 3), 128, np.uint8), np.arange(1), ["a"], ("{}",), "")
+    with pytest.raises(MinclipError, match=f"in strength {strength} does not exist"):
+        shifts.corrupted(grey, "noise", strength)
+
+
+def test_print_is_black_on_white_and_hard_pictures_are_harder(atlas):
+    training, home = shifts.benchmark(atlas, each=2)
+    hard = shifts.hard_pictures(atlas, each=2)
+    for task in (training, home, hard):
+        assert (np.median(task.images, axis=(1, 2)) > 220).all()  # of each channel: paper is white
+        assert np.ptp(task.images.astype(float).mean(axis=(1, 2)), axis=1).max() < 5  # and ink grey
+    edge = {task.name: task.images[:, 0].std() for task in (home, hard)}
+    assert edge["hard"] > 3 * edge["benchmark"]
+
+
+def test_each_shift_is_painted_from_its_glyphs(atlas, monkeypatch):
+    painted = {}
+    monkeypatch.setattr(
+        shifts,
+        "painted_task",
+        lambda name, glyphs, *how, **more: painted.setdefault(name, glyphs) and Task(name, None, None, [], (), ""),
+    )
+    shifts.natural_shifts(atlas)
+    assert set(painted["new-typeface"].of_faces("typeface")) == {"DejaVu Sans Mono"}
+    assert set(painted["outlines"].of_faces("typeface")) == {"STIX"}
+    assert len(np.unique(painted["new-typeface"].name)) == 62

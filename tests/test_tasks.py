@@ -122,3 +122,16 @@ def test_patterns_take_whole_names(tasks):
 def test_a_task_without_pictures_is_refused(atlas):
     with pytest.raises(MinclipError, match="No glyph belongs to the task 'none'"):
         named_task("none", atlas.select(np.zeros(len(atlas), bool)), "nothing")
+
+
+@pytest.mark.parametrize("task, other, plain", [("weight", "slant", "upright"), ("slant", "weight", "regular")])
+def test_one_style_varies_and_the_other_is_plain(tasks, atlas, task, other, plain):
+    held_out = atlas.select(atlas.of_faces("unseen"))
+    assert keys(tasks[task].images) <= keys(held_out.select(held_out.of_faces(other) == plain).pictures())
+
+
+def test_colours_are_asked_for_as_captions_name_them(tasks, atlas):
+    assert tasks["ink-colour"].templates[0] == "{} latin capital letter a"
+    assert tasks["paper-colour"].templates[25] == "latin capital letter z on {}"
+    for where in ("ink", "paper"):  # each drawing once in each colour
+        assert len(tasks[f"{where}-colour"]) == len(COLOURS) * len(tasks["latin-capitals"])

@@ -173,3 +173,25 @@ def test_a_damaged_list_of_merges_is_refused(content, tmp_path):
     (tmp_path / "merges.gz").write_bytes(content)
     with pytest.raises(MinclipError, match="merges"):
         CLIPTokenizer.from_openai_merges(tmp_path / "merges.gz")
+
+
+def test_truncated_captions_add_up_and_padding_is_not_decoded(tokenizer):
+    tokenizer = CLIPTokenizer.from_json(tokenizer.to_json(), context_length=8)
+    for n in (1, 2):
+        rows = tokenizer(["omega", "black chess knight " * 3])
+        assert tokenizer.truncated == n
+    assert rows.shape == (2, 8) and tokenizer.decode(rows[0]) == "omega"
+
+
+def test_a_list_of_too_few_merges_is_refused(tmp_path):
+    (tmp_path / "merges.gz").write_bytes(gzip.compress(b"heading\na b"))
+    with pytest.raises(MinclipError, match="1 merges where 48894 are expected"):
+        CLIPTokenizer.from_openai_merges(tmp_path / "merges.gz")
+
+
+def test_end_of_text_must_be_the_last(tokenizer):
+    contents = json.loads(tokenizer.to_json())
+    vocabulary = contents["model"]["vocab"]
+    vocabulary["<|endoftext|>"], vocabulary["a"] = vocabulary["a"], vocabulary["<|endoftext|>"]
+    with pytest.raises(MinclipError, match="not CLIP's"):  # pooling by argmax would find an a
+        CLIPTokenizer.from_json(json.dumps(contents))

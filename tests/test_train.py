@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,15 @@ from minclip.checkpoint import CHECKPOINT, METRICS, PREVIOUS, read_checkpoint, w
 from minclip.data.painting import GlyphPairs, Paint
 from minclip.data.tasks import DIGITS
 from minclip.presets import Preset
-from minclip.train import check_compilable, check_normalizable, learning_rate, make_optimizer
+from minclip.train import (
+    check_compilable,
+    check_finite,
+    check_normalizable,
+    learning_rate,
+    make_optimizer,
+    prepare,
+    train_step,
+)  # fmt: skip
 
 CONFIG = TrainConfig(images_seen=8 * 24, batch_size=8, checkpoint_every=3, log_every=2, warmup=0.2)
 TOKENIZER = CLIPTokenizer.train(["noise"], 520, 12)
@@ -604,3 +612,94 @@ def test_a_tokenizer_that_is_too_big_for_the_model():
 def test_recipes_that_make_no_run(change):
     with pytest.raises(MinclipError, match=next(iter(change))):
         replace(CONFIG, **change)
+
+
+def test_defaults_are_the_papers_for_vision_transformers():
+    config = TrainConfig()  # Table 19
+    assert (config.weight_decay, config.beta1, config.beta2, config.eps) == (0.2, 0.9, 0.98, 1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_a_step_is_no_longer_than_the_gradient_may_be(chunk):
+    model, config = new_model(), replace(CONFIG, clip_grad=1e-3, chunk=chunk)
+    images, captions = next(NoisePairs().batches(8, 0, 0))
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    train_step(prepare(model, config), model, optimizer, images, TOKENIZER(captions), config)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_clock_of_a_resumed_run_goes_on(tmp_path):
+    with pytest.raises(Stop):
+        train(tmp_path, on_log=stop_at(8))
+    lines = [json.loads(line) | {"seconds": 1000.0} for line in (tmp_path / METRICS).read_text().splitlines()]
+    (tmp_path / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, records = train(tmp_path, resume=True)
+    assert all(record["seconds"] >= 1000 for record in records) and records[-1]["seconds"] < 1500
+
+
+OTHERWISE = {
+    "images_seen": 8 * 25, "batch_size": 6, "chunk": 4, "lr": 0.5, "weight_decay": 0.3, "beta1": 0.8, "beta2": 0.9, "eps": 1e-3,
+    "warmup": 0.3, "clip_grad": 2.0, "seed": 1, "precision": "bfloat16", "compile": True, "checkpoint_every": 4, "log_every": 5,
+}  # fmt: skip
+
+
+def test_whatever_differs_in_the_recipe_is_named_on_resuming(tmp_path):
+    train(tmp_path)
+    assert set(OTHERWISE) == {field.name for field in fields(TrainConfig)}
+    for name, value in OTHERWISE.items():
+        with pytest.raises(MinclipError, match=f"another training configuration .*{name} .* there, .*{value}"):
+            train(tmp_path, resume=True, config=replace(CONFIG, **{name: value}))
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    def interrupt_twice(record):
+        if record["step"] == 10:
+            signal.raise_signal(signal.SIGINT)  # in this thread, and so at this place
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tmp_path, on_log=interrupt_twice)
+    assert "Stopped after" not in str(caught.value) and read_checkpoint(tmp_path)["step"] == 9
+
+
+@pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])
+def test_no_loss_but_a_finite_one_passes(loss):
+    with pytest.raises(MinclipError, match=f"became {loss} by step 3"):
+        check_finite({"loss": loss, "step": 3, "images_seen": 24}, None)
+
+
+def test_a_loaded_model_is_trained_in_training_mode():
+    fresh, loaded = new_model(**RESNET), new_model(**RESNET).eval()  # as `load` leaves it
+    for model in (fresh, loaded):
+        minclip.fit(model, TOKENIZER, WidePairs(), replace(CONFIG, images_seen=8 * 3))
+    assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), loaded.state_dict().values()))
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_points_at_them(tmp_path, monkeypatch):
+    happened = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda number: happened.append(("fsync", os.fstat(number).st_size)) or fsync(number)
+    )
+    monkeypatch.setattr(
+        os, "replace", lambda *paths: happened.append(("replace", os.stat(paths[0]).st_size)) or rename(*paths)
+    )
+    write_atomically(tmp_path / "file", lambda file: file.write(b"x" * 1000))
+    assert happened == [("fsync", 1000), ("replace", 1000)]
+
+
+def test_bytes_that_are_no_text_among_the_metrics_are_passed_over(tmp_path):
+    train(tmp_path)
+    with open(tmp_path / METRICS, "ab") as file:
+        file.write(b'\xff\xfe{"step": 2\n')
+    _, records = train(tmp_path, resume=True)
+    assert [record["step"] for record in records] == sorted({*range(2, 25, 2), *range(3, 25, 3)})
+
+
+@pytest.mark.parametrize("part", sorted(checkpoint.PARTS))
+def test_a_checkpoint_without_one_of_its_parts(part, tmp_path):
+    torch.save(dict.fromkeys(checkpoint.PARTS - {part}, 0), tmp_path / CHECKPOINT)
+    with pytest.raises(MinclipError, match="something else"):
+        read_checkpoint(tmp_path)
