@@ -175,7 +175,8 @@ def read_model(path: Path, quick_gelu: bool | None) -> tuple[CLIP, CLIPTokenizer
                 stacklevel=3,
             )
         width, head_width = (open_clip.get("vision_cfg", {}).get(key) for key in ("width", "head_width"))
-        vision_heads = width // head_width if head_width and "visual.proj" in state else None
+        wider = 1 if "visual.proj" in state else 32  # a ResNet attends over its last stage
+        vision_heads = wider * width // head_width if width and head_width else None
         text_heads = open_clip.get("text_cfg", {}).get("heads")
         model = from_openai(state, quick_gelu is not False, vision_heads, text_heads)
     check_preprocessing(path.parent)

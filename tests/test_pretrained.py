@@ -473,11 +473,14 @@ def test_load_reads_a_file_of_openais_names(file, tokenizer, tmp_path):
     assert_same_weights(from_openai(read_weights(tmp_path / file)), model)
 
 
-def test_load_reads_open_clips_folder_and_training_checkpoint(tokenizer, tmp_path):
-    model = shaken(CLIP(CLIPConfig(**TINY | dict(vision_heads=4, transformer_heads=2))))
+@pytest.mark.parametrize(("sizes", "vision"), [
+    (TINY, {"width": 64, "head_width": 16}), (TINY_RESNET, {"width": 16, "head_width": 128}),
+])  # fmt: skip
+def test_load_reads_open_clips_folder_and_training_checkpoint(sizes, vision, tokenizer, tmp_path):
+    model = shaken(CLIP(CLIPConfig(**sizes | dict(vision_heads=4, transformer_heads=2))))
     (tmp_path / "tokenizer.json").write_text(tokenizer.to_json())
     (tmp_path / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": {"vision_cfg": {"width": 64, "head_width": 16}, "text_cfg": {"heads": 2}}})
+        json.dumps({"model_cfg": {"vision_cfg": vision, "text_cfg": {"heads": 2}}})
     )
     wrapped = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save({"epoch": 1, "state_dict": wrapped}, tmp_path / "open_clip_pytorch_model.bin")
