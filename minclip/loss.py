@@ -21,7 +21,8 @@ def contrastive_loss(
 
     image_features, text_features: (N, E), unit rows; row i of one belongs to row i of the other
     logit_scale: scalar, 1 / temperature
-    Returns a scalar: the mean of both directions, ln N when the features say nothing.
+    Returns a scalar: the mean of both directions, ln N when the features say nothing. Call its `backward()` outside of
+    any autocast, as PyTorch wants it: within, the gradients would be half precision's.
     """
     with torch.autocast(image_features.device.type, enabled=False):  # exponentials need float32
         image_features, text_features = at_least_float32(image_features, text_features)
