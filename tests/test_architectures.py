@@ -1,12 +1,14 @@
 """Architectures at equal compute: the count is right, the factor is found, the permutation is invisible to a ViT."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from einops import rearrange
 
 import minclip
-from minclip.data.tasks import Task
+from minclip.data.tasks import Task, glyph_tasks
 from minclip.experiments import architectures
 from minclip.experiments.common import Setting
 
@@ -125,3 +127,43 @@ def test_run_end_to_end_on_almost_nothing(tmp_path, monkeypatch):
         assert 0 <= found["zero-shot"] <= 1
     architectures.plot(results)
     assert architectures.as_text(results).count("\n") > 8
+
+
+def test_the_rate_is_tuned_on_validation_names_by_a_seed_that_is_not_reported(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        architectures,
+        "trained_model",
+        lambda preset, seed, setting: asked.append((preset.train.lr, seed)) or (preset.train.lr, None),
+    )
+    accuracy = {1e-3: 0.2, 2e-3: 0.7, 4e-3: 0.4}
+    monkeypatch.setattr(
+        architectures,
+        "evaluate_task",
+        lambda model, tokenizer, task: (
+            SimpleNamespace(accuracy=accuracy[model]) if task.name == "validation-names" else None
+        ),
+    )
+    how = architectures.Plan(("medium",), 1000, (), tuple(accuracy))
+    assert architectures.choose_rate("ViT", how, Setting()) == (2e-3, {"0.001": 0.2, "0.002": 0.7, "0.004": 0.4})
+    assert [lr for lr, _ in asked] == list(accuracy) and all(seed >= 10 for _, seed in asked)
+
+
+def test_a_model_of_scrambled_pictures_is_measured_on_scrambled_pictures(monkeypatch, atlas):
+    seen = {}
+    monkeypatch.setattr(architectures, "plan", lambda s: architectures.Plan(("small", "medium"), 384, (), (1e-3,)))
+    monkeypatch.setattr(architectures, "NAMED", ("dice",))
+    monkeypatch.setattr(architectures, "trained_model", lambda *_: ("plain", lambda captions: torch.zeros(1, 1)))
+    monkeypatch.setattr(architectures, "trained_on", lambda pairs, preset, kind, setting: (kind, None))
+    monkeypatch.setattr(architectures, "training_flops", lambda *_: {"image": 1.0, "text": 1.0})
+    monkeypatch.setattr(architectures, "summary", lambda runs: {"runs": runs})
+
+    def measure(model, tokenizer, tasks, glyphs):
+        seen[model] = tasks["dice"].images
+        return {"zero-shot": 0.5}
+
+    monkeypatch.setattr(architectures, "measure", measure)
+    architectures.run(Setting("quick", 1))
+    dice = glyph_tasks(atlas)["dice"]
+    assert np.array_equal(seen["plain"], dice.images)
+    assert np.array_equal(seen["scrambled"], architectures.scrambled_task(dice).images)

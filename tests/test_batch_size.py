@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,3 +103,40 @@ def test_run_end_to_end_on_almost_nothing_and_find_it_again(tmp_path, monkeypatc
 
 def test_the_tasks_are_the_atlas_own():
     assert 0.03 < batch_size.chance() < 0.08
+
+
+def test_what_is_measured_is_kept_by_case_and_seed(monkeypatch, tmp_path, tiny):
+    trained = []
+    monkeypatch.setattr(
+        batch_size,
+        "train",
+        lambda case, pictures, seed, device: trained.append(seed) or (tiny, None, [float(n) for n in range(20)]),
+    )
+    monkeypatch.setattr(
+        batch_size, "evaluate_retrieval", lambda *_: {"image_to_text_R@1": 0.2, "text_to_image_R@1": 0.4}
+    )
+    monkeypatch.setattr(batch_size, "evaluate_task", lambda *_: SimpleNamespace(accuracy=0.5))
+    setting = Setting(runs=tmp_path)
+    found = [batch_size.measure(batch_size.Case(), 100, seed, setting) for seed in (0, 1, 0)]
+    assert trained == [0, 1] and [run["seed"] for run in found] == [0, 1, 0]
+    assert found[0]["retrieval"] == pytest.approx(0.3) and found[0]["zero_shot"] == 0.5
+    assert (found[0]["first_loss"], found[0]["last_loss"], found[0]["steps"]) == (0, 18.5, 20)  # the last tenth
+
+
+@pytest.mark.parametrize("candidates", [64, 16])
+def test_each_step_has_pictures_of_its_own_and_the_scale_its_limit(candidates, monkeypatch):
+    asked, deal = [], batch_size.RepeatedPairs.batch
+    monkeypatch.setattr(
+        batch_size.RepeatedPairs, "batch", lambda self, *place: asked.append(place) or deal(self, *place)
+    )
+    new_model = batch_size.new_model
+
+    def nearly_there(*arguments):
+        model, tokenizer = new_model(*arguments)
+        model.logit_scale.data.fill_(6.0)
+        return model, tokenizer
+
+    monkeypatch.setattr(batch_size, "new_model", nearly_there)
+    model, _, _ = batch_size.train(batch_size.Case(64, candidates), 192, 3, torch.device("cpu"))
+    assert asked == [(64, 3, 0), (64, 3, 64), (64, 3, 128)]
+    assert model.logit_scale.exp().item() <= 100 * (1 + 1e-6)

@@ -378,3 +378,12 @@ def test_fonts_are_read_in_the_order_of_their_names(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("b.ttf", "a.ttf", "c.otf")]
     monkeypatch.setattr(type(tmp_path), "rglob", lambda folder, pattern: iter(paths))
     assert [path.name for path in folder_fonts(tmp_path)] == ["a.ttf", "b.ttf", "c.otf"]
+
+
+def test_a_glyph_that_begins_before_its_place_is_not_cut_off(tmp_path):
+    path = write_font(tmp_path / "Early.ttf", {ord("A"): "A"}, {"A": (-300, 0, 700, 700)})
+    font = TTFont(path)
+    font["hmtx"]["A"] = (1000, -300)
+    font.save(path)
+    ink, _ = rendered(path)["A"]
+    assert np.ptp(np.flatnonzero(ink.any(axis=0))) >= 22  # a thousand units at 24 px to the em

@@ -285,3 +285,22 @@ def test_both_halves_must_be_right(atlas, tiny, monkeypatch):
 
     monkeypatch.setattr(fine_grained, "probe_features", first_half)
     assert fine_grained.counted_by_probe(tiny, task, atlas, seed=0) < 0.35
+
+
+def test_probes_are_fitted_to_few_pictures_and_none_in_a_face_held_out(atlas, tiny, monkeypatch):
+    fitted = []
+    fit_and_test = fine_grained.fit_and_test
+    monkeypatch.setattr(fine_grained, "probe_features", lambda model, images: np.zeros((len(images), 1)))
+    monkeypatch.setattr(fine_grained, "preprocess", lambda pictures, config: pictures)
+    monkeypatch.setattr(
+        fine_grained,
+        "fit_and_test",
+        lambda model, task, glyphs: fitted.append(glyphs) or fit_and_test(model, task, glyphs),
+    )
+    scores = SimpleNamespace(accuracy=0.5, scores=lambda features: np.zeros((len(features), 7)))
+    monkeypatch.setattr(fine_grained, "linear_probe", lambda *_: scores)
+    dominoes, letters = (fine_grained.tasks_of(atlas)[name] for name in ("dominoes", "latin-small-letters"))
+    fine_grained.counted_by_probe(tiny, dominoes, atlas, 0)
+    fine_grained.probe_accuracy(tiny, letters, atlas, 0)
+    assert not any(glyphs.of_faces("unseen").any() for glyphs in fitted)
+    assert set(np.unique(fitted[1].name, return_counts=True)[1]) == {fine_grained.EACH}

@@ -117,3 +117,26 @@ def test_log_probabilities_are_divided_by_the_tokens_of_each_name(tokenizer):
         patch.setattr(baselines, "caption_scores", scores)
         found = objectives.accuracies(replace(objective, scores=scores), model, tokenizer, task)
     assert -2.0 * short > -1.0 * long and found == {"whole": 0.0, "per token": 1.0}
+
+
+def test_runs_are_kept_by_seed_and_begin_from_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(objectives, "tests", lambda atlas: {})
+    monkeypatch.setattr(objectives, "accuracies", None)
+    monkeypatch.setattr(objectives, "training_flops", lambda *_: 3.0)
+    begun = []
+    monkeypatch.setattr(
+        baselines,
+        "train",
+        lambda model, objective, tokenizer, pairs, config: (
+            begun.append((model.token_embedding.weight.sum().item(), config.seed)) or [1.0]
+        ),
+    )
+    laboratory = objectives.Laboratory(Setting(runs=tmp_path))
+    recipe = objectives.Recipe(objectives.MATCHING, 640, 1e-2, 520)
+    for seed in (0, 1, 0):
+        assert laboratory.measure(recipe, seed, [])["flops"] == 3.0 * 640
+        torch.rand(1)
+    assert (laboratory.trained, laboratory.found) == (2, 1) and [seed for _, seed in begun] == [0, 1]
+    (tmp_path / "objectives").rename(tmp_path / "before")
+    laboratory.measure(recipe, 0, [])
+    assert begun[2] == begun[0] != begun[1]
