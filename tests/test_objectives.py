@@ -106,16 +106,17 @@ def test_some_names_keep_their_pictures(atlas):
         assert (own == image).all(axis=(1, 2, 3)).any()
 
 
-def test_log_probabilities_are_divided_by_the_tokens_of_each_name(tokenizer):
+def test_log_probabilities_are_divided_by_the_tokens_of_each_name(tokenizer, monkeypatch):
     task = Task("two", np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, int), ["black chess knight", "a"], ("{}",), "")
     long, short = tokenizer(task.class_names).argmax(dim=1).tolist()
-    objective = replace(objectives.OBJECTIVES[objectives.CAPTIONING])
     model = SimpleNamespace(logit_scale=torch.zeros(()), config=SimpleNamespace(image_resolution=32))
-    patched = pytest.MonkeyPatch()
-    with patched.context() as patch:  # the long name is likelier a token, the short one as a whole
-        scores = lambda *_: torch.tensor([[-1.0 * long, -2.0 * short]])  # noqa: E731
-        patch.setattr(baselines, "caption_scores", scores)
-        found = objectives.accuracies(replace(objective, scores=scores), model, tokenizer, task)
+
+    def scores(*_):  # the long name is likelier a token, the short one as a whole
+        return torch.tensor([[-1.0 * long, -2.0 * short]])
+
+    monkeypatch.setattr(baselines, "caption_scores", scores)
+    objective = replace(objectives.OBJECTIVES[objectives.CAPTIONING], scores=scores)
+    found = objectives.accuracies(objective, model, tokenizer, task)
     assert -2.0 * short > -1.0 * long and found == {"whole": 0.0, "per token": 1.0}
 
 

@@ -181,11 +181,8 @@ def test_the_constants_are_openais():
 
 
 def test_whole_numbers_of_32_bits_are_scaled_and_what_is_below_0_is_black():
-    assert np.asarray(to_rgb(Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.int32))))[0, :, 0].tolist() == [
-        0,
-        128,
-        255,
-    ]
+    whole = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.int32))
+    assert np.asarray(to_rgb(whole))[0, :, 0].tolist() == [0, 128, 255]
     below = Image.fromarray(np.array([[-50.0, 0, 255]], dtype=np.float32))
     assert np.asarray(to_rgb(below))[0, :, 0].tolist() == [0, 0, 255]
 

@@ -20,7 +20,7 @@ from minclip.experiments import (
     probes,
     prompts,
     robustness,
-)  # fmt: skip
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,9 +66,8 @@ def run_with(module, monkeypatch, r: dict, **returns) -> list[dict]:
 
 def test_claims_of_class_design_follow(monkeypatch):
     r = recorded("class_design")
-    assert (
-        run_with(class_design, monkeypatch, r, with_and_without=r["sorted"], distracted=r["accuracies"]) == r["claims"]
-    )
+    found = run_with(class_design, monkeypatch, r, with_and_without=r["sorted"], distracted=r["accuracies"])
+    assert found == r["claims"]
 
 
 def test_claims_of_fine_grained_follow(monkeypatch):

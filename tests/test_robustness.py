@@ -233,9 +233,8 @@ def test_contrast_draws_towards_grey_and_noise_does_not_wrap(atlas):
     some = shifts.benchmark(atlas, each=1)[1].select(slice(0, 992, 10))
     before = some.images.astype(int)
     pale = shifts.corrupted(some, "contrast", 5).images
-    assert set(pale[before == 255].tolist()) == {147} and set(pale[before == 0].tolist()) == {
-        108
-    }  # 127.5 +- 0.15 of it
+    white, black = (set(pale[before == level].tolist()) for level in (255, 0))
+    assert (white, black) == ({147}, {108})  # 127.5 +- 0.15 of it
     noisy = shifts.corrupted(some, "noise", 1).images.astype(int)
     assert np.abs(noisy - before).max() < 6 * 0.1 * 255
 
@@ -269,11 +268,12 @@ def test_print_is_black_on_white_and_hard_pictures_are_harder(atlas):
 
 def test_each_shift_is_painted_from_its_glyphs(atlas, monkeypatch):
     painted = {}
-    monkeypatch.setattr(
-        shifts,
-        "painted_task",
-        lambda name, glyphs, *how, **more: painted.setdefault(name, glyphs) and Task(name, None, None, [], (), ""),
-    )
+
+    def paint(name, glyphs, *how, **more):
+        painted[name] = glyphs
+        return Task(name, None, None, [], (), "")
+
+    monkeypatch.setattr(shifts, "painted_task", paint)
     shifts.natural_shifts(atlas)
     assert set(painted["new-typeface"].of_faces("typeface")) == {"DejaVu Sans Mono"}
     assert set(painted["outlines"].of_faces("typeface")) == {"STIX"}

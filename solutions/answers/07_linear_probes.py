@@ -300,27 +300,12 @@ def narrowing_search__nought_is_unknown(score, places, stride):
             known[place] = score(place)
         return known[place]
 
-    best = max(range(0, places, stride), key=scored)
-    while stride > 1:
-        stride //= 2
-        best = max([p for p in (best - stride, best, best + stride) if 0 <= p < places], key=scored)
-    return best
+    return _search(scored, places, stride, remember=False)
 
 
 def narrowing_search__halves_of_places(score, places, stride):
-    """Halves with /. Belief: 16 / 2 is 8."""
-    known = {}
-
-    def scored(place):
-        if place not in known:
-            known[place] = score(place)
-        return known[place]
-
-    best = max(range(0, places, stride), key=scored)
-    while stride > 1:
-        stride = stride / 2
-        best = max([p for p in (best - stride, best, best + stride) if 0 <= p < places], key=scored)
-    return best
+    """Divides places with /. Belief: 16 / 2 is 8."""
+    return _search(lambda place: score(place / 2 * 2), places, stride)
 
 
 # 4. A few labels of each class
@@ -393,10 +378,7 @@ def few_shots__by_the_global_generator(labels, shots, seed):
 
 def few_shots__nought_is_no_seed(labels, shots, seed):
     """Takes the seed 0 for none. Belief: `seed or None` is a default."""
-    rng = np.random.default_rng(seed or None)
-    return np.sort(
-        np.concatenate([rng.permutation(np.flatnonzero(labels == one))[:shots] for one in np.unique(labels)])
-    )
+    return few_shots__right_by_a_permutation(labels, shots, seed or None)
 
 
 def few_shots__a_block_from_a_random_start(labels, shots, seed):
@@ -411,10 +393,7 @@ def few_shots__a_block_from_a_random_start(labels, shots, seed):
 def few_shots__labels_renamed_in_place(labels, shots, seed):
     """Renames a negative label where it lies. Belief: labels begin at 0, and mine are mine."""
     labels[labels < 0] = labels.max() + 1
-    rng = np.random.default_rng(seed)
-    return np.sort(
-        np.concatenate([rng.permutation(np.flatnonzero(labels == one))[:shots] for one in np.unique(labels)])
-    )
+    return few_shots__right_by_a_permutation(labels, shots, seed)
 
 
 def few_shots__places_as_floats(labels, shots, seed):
