@@ -14,6 +14,7 @@ import minclip
 from minclip import plots
 from minclip.data.glyphs import load_atlas
 from minclip.data.tasks import glyph_tasks
+from minclip.evaluation import evaluate_task
 
 MODEL, SHOWN, COLUMNS, GUESSES = "glyphs-tiny", 12, 2, 3  # the demo's model
 
@@ -23,15 +24,14 @@ def guesses() -> list[tuple[np.ndarray, str, list[str], np.ndarray]]:
     model, tokenizer = minclip.load(MODEL)
     task = glyph_tasks(load_atlas(model.config.image_resolution))["unseen-names"]
     task = task.select(np.random.default_rng(0).choice(len(task), SHOWN, replace=False))
-    classifier = minclip.zero_shot_classifier(model, tokenizer, task.class_names, task.templates)
-    features = model.encode_image(minclip.preprocess(task.images, model.config))
-    best = (model.logit_scale.exp() * features @ classifier).softmax(dim=-1).topk(GUESSES)
+    best = evaluate_task(model, tokenizer, task).logits.softmax(dim=-1).topk(GUESSES)
     names = [[task.class_names[place] for place in row] for row in best.indices]
     truths = [task.class_names[label] for label in task.labels]
-    return list(zip(task.images, truths, names, best.values.detach().numpy()))
+    return list(zip(task.images, truths, names, best.values.numpy()))
 
 
 def draw(results) -> None:
+    """What `guesses` returned, a picture beside its likeliest names as bars."""
     figure = plt.figure(figsize=(10, 0.92 * SHOWN / COLUMNS))
     grid = figure.add_gridspec(SHOWN // COLUMNS, 2 * COLUMNS, width_ratios=[1, 5] * COLUMNS)
     for place, (image, truth, names, probabilities) in enumerate(results):

@@ -10,7 +10,6 @@ import torch
 
 import minclip
 from minclip.checkpoint import CHECKPOINT
-from minclip.data.glyphs import load_atlas
 from minclip.data.painting import GlyphPairs
 from minclip.data.tasks import Task
 from minclip.experiments import common, prompts
@@ -140,11 +139,11 @@ def test_ways_of_naming():
     assert len(many) == len(set(many)) == 22 and {"{}", "bold {}", "bold italic {} in stix"} <= set(many)
 
 
-def test_wordy_models_never_saw_a_bare_name(monkeypatch):
+def test_wordy_models_never_saw_a_bare_name(monkeypatch, atlas):
     monkeypatch.setattr(prompts, "trained_model", lambda preset, seed, setting: (preset, seed))
     (preset, _), (_, second) = prompts.wordy_models(common.Setting("quick", 2))
-    captions = GlyphPairs(load_atlas().training(), preset.paint).captions(500)
-    assert second == 1 and not set(captions) & set(load_atlas().name)
+    captions = GlyphPairs(atlas.training(), preset.paint).captions(500)
+    assert second == 1 and not set(captions) & set(atlas.name)
 
 
 def test_other_names_are_compared_in_the_same_wordings(monkeypatch):

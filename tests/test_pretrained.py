@@ -26,13 +26,13 @@ from minclip.pretrained import (
     read_weights,
     save,
     to_transformers,
-)  # fmt: skip
+)
 from minclip.transformers_weights import (
     from_transformers_config,
     from_transformers_state,
     to_transformers_config,
     to_transformers_state,
-)  # fmt: skip
+)
 
 TINY = dict(
     embed_dim=24, image_resolution=32, vision_layers=2, vision_width=64, vision_patch_size=8, context_length=16,

@@ -1,4 +1,5 @@
-"""Every figure that the README tells follows from the measurements that are recorded beside it."""
+"""What the README tells follows from the measurements that are recorded beside it: all claims but those of
+`boundaries` on emoji and photographs."""
 
 import json
 from pathlib import Path

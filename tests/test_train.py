@@ -37,7 +37,7 @@ from minclip.train import (
     make_optimizer,
     prepare,
     train_step,
-)  # fmt: skip
+)
 
 CONFIG = TrainConfig(images_seen=8 * 24, batch_size=8, checkpoint_every=3, log_every=2, warmup=0.2)
 TOKENIZER = CLIPTokenizer.train(["noise"], 520, 12)
